@@ -1,0 +1,134 @@
+"""Typed batches. Letters: B batch, T time steps, E events, N items, F fields, D width.
+
+Arrays are torch tensors on one device; ids are integer codes (an item code is a row of the item vocabulary).
+Padding is always told by a mask or a length, never by a special id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Base of all batches: moves its tensors between devices."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on `device`."""
+        moved = {f.name: value.to(device, non_blocking=True) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Pairs(Batch):
+    """Positive (user, item) pairs with sampled negatives."""
+
+    users: Tensor
+    """(B,) int64"""
+    items: Tensor
+    """(B,) int64"""
+    negatives: Tensor
+    """(B, K) int64, none of them in the user's training items"""
+    weights: Tensor | None = None
+    """(B,) float32"""
+
+
+@dataclass(frozen=True)
+class Sets(Batch):
+    """Ragged histories of B users, oldest event first; a system that ignores order reads them as sets."""
+
+    users: Tensor
+    """(B,) int64; -1 for a user unknown to the vocabulary"""
+    indptr: Tensor
+    """(B + 1,) int64: events of query b are [indptr[b], indptr[b + 1])"""
+    items: Tensor
+    """(E,) int64"""
+    times: Tensor | None = None
+    """(E,) int64 microseconds since 1970, where the data have clock times"""
+    weights: Tensor | None = None
+    """(E,) float32"""
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) events of each query."""
+        return self.indptr[1:] - self.indptr[:-1]
+
+    def slice(self, start: int, stop: int) -> Sets:
+        """Queries [start, stop) as a batch of their own."""
+        a, b = int(self.indptr[start]), int(self.indptr[stop])
+        return Sets(
+            self.users[start:stop],
+            self.indptr[start : stop + 1] - a,
+            self.items[a:b],
+            None if self.times is None else self.times[a:b],
+            None if self.weights is None else self.weights[a:b],
+        )
+
+    def last(self, length: int) -> Sequences:
+        """The newest `length` events of each query, left-aligned: `items` (B, T), T = the longest kept (at least 1)."""
+        lengths = self.lengths.clamp(max=length)
+        width = max(int(lengths.max()) if len(lengths) else 0, 1)
+        steps = torch.arange(width, device=self.items.device)
+        mask = steps < lengths[:, None]
+        where = (self.indptr[1:, None] - lengths[:, None] + steps).clamp(0, max(len(self.items) - 1, 0))
+        if len(self.items) == 0:
+            items = torch.zeros(mask.shape, dtype=torch.int64, device=self.items.device)
+            return Sequences(self.users, items, mask, None)
+        items = self.items[where].masked_fill(~mask, 0)
+        times = None if self.times is None else self.times[where].masked_fill(~mask, 0)
+        return Sequences(self.users, items, mask, times)
+
+
+@dataclass(frozen=True)
+class Sequences(Batch):
+    """Padded histories, left-aligned, oldest event first."""
+
+    users: Tensor
+    """(B,) int64; -1 for an unknown user"""
+    items: Tensor
+    """(B, T) int64; 0 where the mask is false"""
+    mask: Tensor
+    """(B, T) bool, true where an event is"""
+    times: Tensor | None = None
+    """(B, T) int64 microseconds, or none"""
+    targets: Tensor | None = None
+    """(B, T) int64: the item to predict at each position, or none at inference"""
+    negatives: Tensor | None = None
+    """(B, T, K) or (K,) int64: sampled items"""
+
+
+@dataclass(frozen=True)
+class Impressions(Batch):
+    """Items that were shown, with what happened: the batch of rankers."""
+
+    users: Tensor
+    """(B,) int64"""
+    items: Tensor
+    """(B,) int64"""
+    labels: Tensor
+    """(B,) float32"""
+    history: Tensor
+    """(B, T) int64: items before the impression, left-aligned"""
+    mask: Tensor
+    """(B, T) bool"""
+    fields: Tensor
+    """(B, F) int64: coded context and attribute fields"""
+    times: Tensor | None = None
+    """(B, T) int64 microseconds of the history"""
+
+
+@dataclass(frozen=True)
+class Queries(Batch):
+    """Search queries: the batch of retrievers."""
+
+    vectors: Tensor
+    """(B, D) float32"""
+    texts: tuple[str, ...] = ()
+    """B strings, where the query came as text"""

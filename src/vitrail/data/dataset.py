@@ -1,0 +1,228 @@
+"""The data-set folder: written once by ingest or the simulator, read lazily ever after."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+
+from vitrail.data.log import Log
+from vitrail.data.schema import FORMAT, DatasetInfo, FileRecord
+from vitrail.data.vocabulary import Vocabulary, mix
+from vitrail.errors import ArtifactError, DataError
+from vitrail.files import atomic_folder, fingerprint, sha256
+
+TABLES = ("interactions", "items", "users", "rejects")
+
+
+class Dataset:
+    """A data set on disk. Tables are read when asked for; event arrays are memory-mapped.
+
+    `interactions`: user, item (String), then as roles exist: timestamp (Datetime us UTC), position (Int64),
+    event (String), value (Float64), part (String), and context columns. `items`: item and attributes, one row per item
+    in code order. `users`: user and attributes likewise. `rejects`: file, line, reason, text.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises DataError where `path` is no data-set folder, ArtifactError where it is newer or damaged."""
+        self.path = Path(path)
+        file = self.path / "dataset.yaml"
+        if not self.path.exists():
+            raise DataError(f"There is no data set at {self.path}: make one with `vitrail data ingest FILES --out {self.path}`.")
+        if not file.exists():
+            raise DataError(f"{self.path} is not a data set (no dataset.yaml in it): make one with `vitrail data ingest FILES --out FOLDER`.")
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raise ArtifactError(f"{file} is damaged: it is not YAML; ingest the data again.") from None
+        if not isinstance(values, dict):
+            raise ArtifactError(f"{file} is damaged: it holds no mapping; ingest the data again.")
+        if isinstance(values.get("format"), int) and values["format"] > FORMAT:
+            raise ArtifactError(f"{self.path} was written by a newer Vitrail (data format {values['format']}, this one reads {FORMAT}): upgrade Vitrail.")
+        self.info = DatasetInfo.of(values, where=str(file))
+
+    def __repr__(self) -> str:
+        counts = self.info.counts
+        return f"Dataset({self.info.name!r}: {counts.get('users', 0):,} users, {counts.get('items', 0):,} items, {counts.get('events', 0):,} events)"
+
+    def _table(self, name: str) -> pl.DataFrame:
+        path = self.path / f"{name}.parquet"
+        if not path.exists():
+            raise ArtifactError(f"{path} is missing: the data set is incomplete; ingest the data again.")
+        try:
+            return pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError):
+            raise ArtifactError(f"{path} is damaged: it is not readable Parquet; ingest the data again.") from None
+
+    @cached_property
+    def interactions(self) -> pl.DataFrame:
+        """(E rows) the events as they came, in file order."""
+        return self._table("interactions")
+
+    @cached_property
+    def items(self) -> pl.DataFrame:
+        """(N rows) the catalogue in code order."""
+        return self._table("items")
+
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """(U rows) the users in code order."""
+        return self._table("users")
+
+    @cached_property
+    def item_ids(self) -> Vocabulary:
+        """Outside item ids."""
+        return Vocabulary(self.items["item"])
+
+    @cached_property
+    def user_ids(self) -> Vocabulary:
+        """Outside user ids."""
+        return Vocabulary(self.users["user"])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the content: the checksums of its tables and what is declared to count."""
+        info = self.info
+        return fingerprint(
+            {
+                "files": {name: record.sha256 for name, record in info.files.items() if name != "rejects.parquet"},
+                "declared": [info.positive, info.weights, info.repeats],
+            }
+        )
+
+    def verify(self) -> None:
+        """Raises ArtifactError where a file does not have its recorded checksum."""
+        for name, record in self.info.files.items():
+            if not (self.path / name).exists() or sha256(self.path / name) != record.sha256:
+                raise ArtifactError(f"{self.path / name} does not have its recorded checksum: it was changed or damaged; ingest the data again.")
+
+    @cached_property
+    def image_root(self) -> Path:
+        """Where relative picture paths start."""
+        root = Path(self.info.image_root) if self.info.image_root else self.path
+        return root if root.is_absolute() else self.path / root
+
+    def parts(self) -> pl.Series:
+        """(E,) part of each row of `interactions`. Raises DataError where the files did not come split."""
+        if not self.info.predefined:
+            raise DataError(f'Data set "{self.info.name}" did not come split: ingest with --train, --valid and --test files, or choose another split.')
+        return self.interactions["part"]
+
+    def log(self, *, ties: str = "seeded", seed: int = 0) -> Log:
+        """The events that count, as CSR arrays sorted by user and time; events of one instant are ordered by a hash
+        under `seed` (`ties="seeded"`) or as in the file (`ties="file"`). Cached on disk beside the tables.
+        """
+        key = fingerprint([self.fingerprint, ties, seed, "log-1"])
+        folder = self.path / "cache" / f"log-{key}"
+        if not folder.exists():
+            arrays = self._build_log(ties, seed)
+            try:
+                with atomic_folder(folder, overwrite=True) as temporary:
+                    for name, array in arrays.items():
+                        np.save(temporary / f"{name}.npy", array)
+            except OSError as error:
+                if not isinstance(error, PermissionError):
+                    raise
+                return Log(n_items=len(self.items), **arrays)
+        arrays = {file.stem: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
+        return Log(n_items=len(self.items), **arrays)
+
+    def _build_log(self, ties: str, seed: int) -> dict[str, Any]:
+        from vitrail.data.conditions import compile_condition
+
+        table = self.interactions.with_row_index("row")
+        if self.info.positive:
+            table = table.filter(compile_condition(self.info.positive, table.columns))
+        users, items = self.user_ids.encode(table["user"]), self.item_ids.encode(table["item"])
+        rows = table["row"].to_numpy().astype(np.int64)
+        keys: list[Any] = [rows]
+        times = None
+        if self.info.order == "position":
+            keys.append(table["position"].to_numpy())
+        elif self.info.order == "timestamp":
+            part = table["part"].replace_strict({"train": 0, "valid": 1, "test": 2}, return_dtype=pl.Int64).to_numpy() if self.info.predefined else np.zeros(len(rows), int)
+            times = table["timestamp"].dt.epoch("us").fill_null(np.iinfo(np.int64).max).to_numpy()
+            if ties == "seeded":
+                keys.append(mix(self.item_ids.hashes[items], seed))
+            keys += [times, part] if self.info.timed_parts else [times]
+        order = np.lexsort([*keys, users])
+        users, items, rows = users[order], items[order], rows[order]
+        keep = np.ones(len(rows), dtype=bool)
+        if self.info.repeats != "keep":
+            pair = users * len(self.items) + items
+            first = np.unique(pair if self.info.repeats == "first" else pair[::-1], return_index=True)[1]
+            keep[:] = False
+            keep[first if self.info.repeats == "first" else len(pair) - 1 - first] = True
+        weights = None
+        if self.info.weights is not None:
+            declared = self.info.weights
+            event = table["event"].replace_strict(declared, default=0.0, return_dtype=pl.Float32).to_numpy()
+            weights = event[order].astype(np.float32)
+            keep &= weights > 0
+        users, items, rows = users[keep], items[keep], rows[keep]
+        arrays: dict[str, Any] = {
+            "indptr": np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(self.users)))]).astype(np.int64),
+            "items": items.astype(np.int32),
+            "rows": rows,
+        }
+        if times is not None and not self.info.timed_parts:
+            arrays["times"] = times[order][keep]
+        if weights is not None:
+            arrays["weights"] = weights[keep]
+        return arrays
+
+
+def complete(table: pl.DataFrame | None, role: str, seen: pl.Series) -> tuple[pl.DataFrame, Vocabulary]:
+    """The `items` or `users` table with a row for every id of it and of `seen`, in code order (hash order)."""
+    known = table[role] if table is not None else pl.Series(role, [], dtype=pl.String)
+    vocabulary = Vocabulary.of(pl.concat([known.cast(pl.String), seen.cast(pl.String).rename(role)]))
+    frame = vocabulary.ids.rename(role).to_frame()
+    return (frame if table is None else frame.join(table, on=role, how="left", maintain_order="left")), vocabulary
+
+
+def write_dataset(
+    path: str | Path,
+    info: DatasetInfo,
+    interactions: pl.DataFrame,
+    items: pl.DataFrame | None = None,
+    users: pl.DataFrame | None = None,
+    rejects: pl.DataFrame | None = None,
+    *,
+    overwrite: bool = False,
+    extra: dict[str, bytes] | None = None,
+) -> Dataset:
+    """Write a data-set folder atomically and open it. `items` and `users` are completed with the ids of `interactions`
+    and put in code order; checksums and counts are filled in; `extra` maps relative names to further files' bytes.
+
+    Raises DataError where `path` is taken, ResourceError where the disk is full.
+    """
+    item_table, _ = complete(items, "item", interactions["item"])
+    user_table, _ = complete(users, "user", interactions["user"])
+    if rejects is None:
+        rejects = pl.DataFrame(schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String})
+    tables = {"interactions": interactions, "items": item_table, "users": user_table, "rejects": rejects}
+    with atomic_folder(path, overwrite=overwrite) as folder:
+        files = {}
+        for name, table in tables.items():
+            file = folder / f"{name}.parquet"
+            table.write_parquet(file)
+            files[file.name] = FileRecord(sha256=sha256(file), rows=table.height)
+        for relative, content in (extra or {}).items():
+            target = folder / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        counts = {"users": user_table.height, "items": item_table.height, "events": interactions.height} | {"rejected": rejects.height} | info.counts
+        record = info.model_copy(update={"files": files, "counts": counts})
+        text = yaml.safe_dump(record.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+        (folder / "dataset.yaml").write_text(text, encoding="utf-8")
+    return Dataset(path)
+
+
+def data_home() -> Path:
+    """Where named data sets are looked for: the variable VITRAIL_DATA, else the current folder."""
+    return Path(os.environ.get("VITRAIL_DATA", "."))

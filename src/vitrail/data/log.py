@@ -1,0 +1,89 @@
+"""The log: interactions as time-sorted CSR arrays (memory-mapped from the data set's cache)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+
+from vitrail.data.batches import Sets
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Log:
+    """Events grouped by user, oldest first. E events, U users, N items."""
+
+    indptr: Int64
+    """(U + 1,)"""
+    items: npt.NDArray[np.int32]
+    """(E,) item codes"""
+    n_items: int
+    """N: the whole catalogue, also items without events"""
+    times: Int64 | None = None
+    """(E,) microseconds since 1970, where there is a clock"""
+    weights: npt.NDArray[np.float32] | None = None
+    """(E,)"""
+    rows: Int64 | None = None
+    """(E,) row of interactions.parquet each event came from"""
+
+    @property
+    def n_users(self) -> int:
+        """U: the whole vocabulary, also users without events."""
+        return len(self.indptr) - 1
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def lengths(self) -> Int64:
+        """(U,) events of each user."""
+        return np.diff(self.indptr)
+
+    @property
+    def users(self) -> Int64:
+        """(E,) user code of each event."""
+        return np.repeat(np.arange(self.n_users), self.lengths)
+
+    @property
+    def item_counts(self) -> Int64:
+        """(N,) events of each item."""
+        return np.bincount(self.items, minlength=self.n_items)
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> Log:
+        """The log of the events with `keep` (E,) true, order kept."""
+        indptr = np.concatenate([[0], np.cumsum(keep)])[self.indptr]
+        return Log(
+            indptr,
+            self.items[keep],
+            self.n_items,
+            None if self.times is None else self.times[keep],
+            None if self.weights is None else self.weights[keep],
+            None if self.rows is None else self.rows[keep],
+        )
+
+    def matrix(self, *, binary: bool = True) -> sparse.csr_array:
+        """(U, N) float64 CSR matrix: 1 where the user has the item (`binary`), else the sum of weights (or counts)."""
+        data = np.ones(len(self)) if self.weights is None or binary else self.weights.astype(np.float64)
+        X = sparse.csr_array((data, self.items.astype(np.int64), self.indptr.astype(np.int64)), shape=(self.n_users, self.n_items))
+        X.sum_duplicates()
+        if binary:
+            X.data[:] = 1.0
+        return X
+
+    def histories(self, users: Int64) -> Sets:
+        """The events of `users` (B,) as one ragged batch, one vectorised gather."""
+        lengths = self.indptr[users + 1] - self.indptr[users]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        where = np.repeat(self.indptr[users] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return Sets(
+            torch.from_numpy(np.asarray(users, dtype=np.int64)),
+            torch.from_numpy(indptr),
+            torch.from_numpy(self.items[where].astype(np.int64)),
+            None if self.times is None else torch.from_numpy(np.asarray(self.times[where])),
+            None if self.weights is None else torch.from_numpy(np.asarray(self.weights[where])),
+        )

@@ -1,0 +1,88 @@
+"""The data contract: which roles columns play, what an item attribute is, what a system may ask of a data set."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from vitrail.config import Settings
+from vitrail.errors import DataError
+
+FORMAT = 1
+"""Version of the data-set folder. A reader refuses a newer one."""
+
+Role = Literal["user", "item", "timestamp", "position", "event", "value", "part"]
+"""Roles of interaction columns. `part` is train, valid or test in files that come split."""
+
+Kind = Literal["number", "category", "categories", "text", "image", "flag", "date", "id"]
+"""Kinds of attribute: `categories` is a list of categories; `image` a path relative to the data-set folder's
+`image_root` or an absolute one; `id` an identifier of another house that is no feature."""
+
+Order = Literal["timestamp", "position", "none"]
+
+
+class FileRecord(Settings):
+    """One file of the folder."""
+
+    sha256: str
+    rows: int | None = None
+
+
+class DatasetInfo(Settings):
+    """`dataset.yaml`."""
+
+    format: int = FORMAT
+    name: str
+    source: list[str] = []
+    """Where the rows came from: file names, or the simulator with its settings."""
+    licence: str | None = None
+    roles: dict[str, str] = {}
+    """role -> the column it had in the source files."""
+    units: dict[str, str] = {}
+    order: Order
+    """What orders a user's events."""
+    timed_parts: list[str] = []
+    """Where `order` is `timestamp` but only some parts have times (train timed, valid and test not)."""
+    positive: str | None = None
+    """What counts as an interaction, e.g. `value >= 4`; none: every event."""
+    weights: dict[str, float] | None = None
+    """event -> weight, e.g. {view: 1, cart: 3, buy: 5}."""
+    repeats: Literal["keep", "first", "last"] = "keep"
+    """What happens to repeated (user, item) events."""
+    predefined: bool = False
+    """Whether the rows carry a `part`."""
+    counts: dict[str, int] = {}
+    """users, items, events, rejected, repaired."""
+    columns: dict[str, dict[str, Kind]] = {}
+    """table (items, users, interactions) -> attribute -> kind."""
+    image_root: str | None = None
+    files: dict[str, FileRecord] = {}
+    origin: dict[str, Any] = {}
+    """Free facts: flags used at ingest, simulator settings."""
+
+
+class Needs(Settings):
+    """What a system asks of a data set. Checked against the schema before any row is read."""
+
+    history: tuple[str, ...] = ("item",)
+    target: Literal["item"] = "item"
+    order: Literal["sequence"] | None = None
+    """`sequence`: events of a user must be ordered, by a timestamp or a position."""
+    timestamp: bool = False
+    """Events must have a clock time."""
+    vectors: tuple[str, ...] = ()
+    """Names of content vectors of items."""
+    given: tuple[Literal["interactions", "item_counts"], ...] = ()
+    """Train-only facts handed to `build` (see systems.base.Given)."""
+
+    def check(self, info: DatasetInfo, system: str) -> None:
+        """Raises DataError: one sentence that says what to add."""
+        if self.order == "sequence" and info.order == "none":
+            raise DataError(
+                f'System "{system}" needs ordered events, and data set "{info.name}" has no timestamp or position: '
+                "ingest it again with --timestamp COLUMN, --position COLUMN or, for per-line files, --ordered."
+            )
+        if self.timestamp and info.order != "timestamp":
+            raise DataError(f'System "{system}" needs clock times, and data set "{info.name}" has none: ingest it again with --timestamp COLUMN.')
+        missing = [name for name in self.vectors if name not in info.origin.get("vectors", {})]
+        if missing:
+            raise DataError(f'System "{system}" needs the vectors "{missing[0]}", and data set "{info.name}" has none of that name: put them at vectors/{missing[0]}.npy.')
