@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from vitrail.data.batches import Sets
+from vitrail.data.batches import Sequences, Sets
 
 Int64 = npt.NDArray[np.int64]
 
@@ -76,10 +76,16 @@ class Log:
         return X
 
     def histories(self, users: Int64) -> Sets:
-        """The events of `users` (B,) as one ragged batch, one vectorised gather."""
-        lengths = self.indptr[users + 1] - self.indptr[users]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        where = np.repeat(self.indptr[users] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        """The events of `users` (B,) as one ragged batch, one vectorised gather; none for -1, a user unknown to the vocabulary."""
+        users = np.asarray(users, dtype=np.int64)
+        known = users >= 0
+        return self.spans(users, np.where(known, self.indptr[users], 0), np.where(known, self.indptr[users + 1], 0))
+
+    def spans(self, users: Int64, starts: Int64, stops: Int64) -> Sets:
+        """The events [start, stop) of each query (B,) as one ragged batch; `users` (B,) says whose they are."""
+        lengths = stops - starts
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        where = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
         return Sets(
             torch.from_numpy(np.asarray(users, dtype=np.int64)),
             torch.from_numpy(indptr),
@@ -87,3 +93,16 @@ class Log:
             None if self.times is None else torch.from_numpy(np.asarray(self.times[where])),
             None if self.weights is None else torch.from_numpy(np.asarray(self.weights[where])),
         )
+
+    def window(self, users: Int64, stops: Int64, length: int) -> Sequences:
+        """The newest `length` events of each of `users` (B,) before place `stops` (B,) of the log: (B, T) left-aligned,
+        T = the longest kept (at least 1), one vectorised gather."""
+        starts = np.maximum(self.indptr[users], stops - length)
+        lengths = stops - starts
+        steps = np.arange(max(int(lengths.max(initial=0)), 1))
+        mask = steps < lengths[:, None]
+        where = np.where(mask, starts[:, None] + steps, 0)
+        empty = len(self) == 0
+        items = np.zeros(mask.shape, dtype=np.int64) if empty else np.where(mask, self.items[where], 0).astype(np.int64)
+        times = None if self.times is None or empty else torch.from_numpy(np.where(mask, self.times[where], 0))
+        return Sequences(torch.from_numpy(np.asarray(users, dtype=np.int64)), torch.from_numpy(items), torch.from_numpy(mask), times)

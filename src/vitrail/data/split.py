@@ -36,6 +36,10 @@ class Part:
     """(N,) items that are ranked; none: all"""
     left_out: dict[str, int] = field(default_factory=dict)
     """reason -> queries that are not in the headline, e.g. {"no history": 12}"""
+    target_rows: Int64 | None = None
+    """row of interactions.parquet of each target (its first event in the part)"""
+    target_times: Int64 | None = None
+    """microseconds since 1970 of each target, where there is a clock"""
 
     def __len__(self) -> int:
         return len(self.histories)

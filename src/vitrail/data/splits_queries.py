@@ -1,0 +1,201 @@
+"""Parts as queries, and what leaks between them. Q queries, E events, U users, N items."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrail.data.log import Log
+from vitrail.data.split import Part, Split
+from vitrail.errors import ResourceError
+
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+NO_HISTORY = "no history"
+ALL_SEEN = "all targets seen before"
+NO_COLD = "no cold target"
+
+
+class Asked(Protocol):
+    """What a split reads of a protocol."""
+
+    @property
+    def fit_on(self) -> str:
+        """train or train+valid"""
+
+    @property
+    def history_at_test(self) -> str:
+        """train, train+valid or everything before (with rolling queries also earlier test events)"""
+
+    @property
+    def mask(self) -> str:
+        """none, train, train+valid or everything before: whose items are removed from the ranking"""
+
+    @property
+    def candidates(self) -> str:
+        """all, or cold: only items without a training event are ranked and asked for"""
+
+
+def build_part(name: str, log: Log, labels: npt.NDArray[np.int8], protocol: Asked, train: Log, only: Bool | None, *, rolling: bool) -> Part:
+    """The queries of the part `name` (valid or test), in user code order, then time.
+
+    `labels` (E,) part of each event; `train` what is fitted on; `only` (N,) the items the split ranks, none: all.
+    """
+    own = labels == {"valid": 1, "test": 2}[name]
+    shown = {"train": 1}.get(protocol.history_at_test, 2) if name == "test" else 1
+    hidden = {"none": 0, "train": 1}.get(protocol.mask, 2) if name == "test" else {"none": 0}.get(protocol.mask, 1)
+    if only is None and protocol.candidates == "cold":
+        only = train.item_counts == 0
+    asked = own if only is None else own & only[log.items]
+    part = _rolling(name, log, asked, hidden > 0) if rolling else _static(name, log, asked, labels < shown, labels < hidden)
+    if only is None:
+        return part
+    warm = int((own & ~asked).sum()) if rolling else len(np.setdiff1d(log.users[own], log.users[asked]))
+    return replace(part, candidates=only, left_out=part.left_out | ({NO_COLD: warm} if warm else {}))
+
+
+def _static(name: str, log: Log, own: Bool, history: Bool, masked: Bool) -> Part:
+    """One query per user: everything known at the cut, asked for all that came in this part."""
+    pairs = log.users * log.n_items + log.items
+    targets, first = np.unique(pairs[own], return_index=True)
+    first = np.flatnonzero(own)[first]
+    users = targets // log.n_items
+    past = log.where(history)
+    asked = past.lengths[users] > 0
+    fresh = asked & ~_contains(np.unique(pairs[masked]), targets)
+    keep = np.unique(users[fresh])
+    left_out = {NO_HISTORY: len(np.unique(users[~asked])), ALL_SEEN: len(np.unique(users[asked])) - len(keep)}
+    hidden = log.where(masked)
+    hidden_indptr, where = _spans(hidden.indptr[keep], hidden.indptr[keep + 1])
+    targets, first, users = targets[fresh], first[fresh], users[fresh]
+    return Part(
+        name,
+        past.histories(keep),
+        mask_indptr=hidden_indptr,
+        mask_items=hidden.items[where].astype(np.int64),
+        target_indptr=np.concatenate([np.searchsorted(users, keep), [len(users)]]).astype(np.int64),
+        target_items=targets % log.n_items,
+        left_out={reason: count for reason, count in left_out.items() if count},
+        target_rows=None if log.rows is None else np.asarray(log.rows[first]),
+        target_times=None if log.times is None else np.asarray(log.times[first]),
+    )
+
+
+def _rolling(name: str, log: Log, own: Bool, mask: bool) -> Part:
+    """One query per event: everything of the user before it, asked for that event. The mask, where there is one, is that history."""
+    events = np.flatnonzero(own)
+    users = log.users[events]
+    starts = log.indptr[users]
+    asked = events > starts
+    fresh = asked.copy()
+    if mask:
+        _, first, inverse = np.unique(log.users * log.n_items + log.items, return_index=True, return_inverse=True)
+        fresh &= first[inverse[events]] == events
+    left_out = {NO_HISTORY: int((~asked).sum()), ALL_SEEN: int((asked & ~fresh).sum())}
+    events, users, starts = events[fresh], users[fresh], starts[fresh]
+    _afford(int((events - starts).sum()), 3 if log.times is not None else 2, name)
+    histories = log.spans(users, starts, events)
+    return Part(
+        name,
+        histories,
+        mask_indptr=histories.indptr.numpy() if mask else np.zeros(len(events) + 1, dtype=np.int64),
+        mask_items=histories.items.numpy() if mask else np.zeros(0, dtype=np.int64),
+        target_indptr=np.arange(len(events) + 1),
+        target_items=log.items[events].astype(np.int64),
+        left_out={reason: count for reason, count in left_out.items() if count},
+        target_rows=None if log.rows is None else np.asarray(log.rows[events]),
+        target_times=None if log.times is None else np.asarray(log.times[events]),
+    )
+
+
+def _afford(entries: int, arrays: int, name: str) -> None:
+    """Raises ResourceError where the histories of rolling queries cannot fit into memory."""
+    need = entries * 8 * arrays
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return
+    if need > free:
+        raise ResourceError(
+            f"The rolling queries of the {name} part hold {entries:,} history events, about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: "
+            "use rolling=false or a smaller share."
+        )
+
+
+def _contains(sorted_keys: Int64, keys: Int64) -> Bool:
+    """Whether each of `keys` is among `sorted_keys`."""
+    if not len(sorted_keys):
+        return np.zeros(len(keys), dtype=bool)
+    place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    return sorted_keys[place] == keys
+
+
+def _spans(starts: Int64, stops: Int64) -> tuple[Int64, Int64]:
+    """CSR row pointers and the gather index of the spans [start, stop)."""
+    lengths = stops - starts
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    return indptr, np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+
+
+def leaks(split: Split) -> tuple[str, ...]:
+    """Sentences about leakage found in the events of `split`; see splits.check_leaks."""
+    found: list[str] = []
+    parts = [part for part in (split.valid, split.test) if part is not None]
+    logs = {"the training events": split.train, "what is known at the test": split.known}
+    for part in parts:
+        for what, log in logs.items():
+            if part.name == "valid" and log is split.known:
+                continue
+            if log.rows is not None and part.target_rows is not None and (shared := len(np.intersect1d(log.rows, part.target_rows))):
+                found.append(f"{shared:,} {part.name} events are also among {what}.")
+        found += _of_queries(part, len(split.cold_items))
+    rows = [part.target_rows for part in parts if part.target_rows is not None]
+    if len(rows) == 2 and (shared := len(np.intersect1d(rows[0], rows[1]))):
+        found.append(f"{shared:,} test events are also validation events.")
+    test = split.test
+    if split.train.times is None or test is None or test.target_times is None or not len(test):
+        return tuple(found)
+    if split.name == "temporal":
+        newest, order = int(split.train.times.max()), "training"
+        for part in parts:
+            times = part.target_times
+            if times is not None and len(times):
+                if int(times.min()) <= newest:
+                    found.append(f"The oldest {part.name} event is not after the newest {order} event.")
+                newest, order = int(times.max()), part.name
+    after = float(np.mean(split.train.times > np.median(test.target_times)))
+    if after > 0:
+        found.append(f"By design {_percent(after)} of the training events happen after the median test event: a system may learn from the future.")
+    return tuple(found)
+
+
+def _of_queries(part: Part, n_items: int) -> list[str]:
+    found = []
+    targets = np.sort(np.repeat(np.arange(len(part)), np.diff(part.target_indptr)) * n_items + part.target_items)
+    masked = _shared(targets, part.mask_indptr, part.mask_items, n_items)
+    if masked:
+        found.append(f"{masked:,} {part.name} targets are masked and can never be answered.")
+    repeated = _shared(targets, part.histories.indptr.numpy(), part.histories.items.numpy(), n_items)
+    if repeated > masked:
+        share = _percent((repeated - masked) / len(targets))
+        found.append(f"{share} of the {part.name} targets are already in the history of their query and not masked: repeating is rewarded.")
+    return found
+
+
+def _shared(targets: Int64, indptr: Int64, items: Int64, n_items: int) -> int:
+    """How many of the sorted keys `targets` are among the items of their query."""
+    keys = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)) * n_items + items
+    return len(np.unique(keys[_contains(targets, keys)]))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else "less than 0.1 %"
+
+
+def describe(part: Part) -> dict[str, Any]:
+    """Counts of a part, for printing: queries, targets, and what was left out."""
+    return {"queries": len(part), "targets": len(part.target_items), "left_out": dict(part.left_out)}
