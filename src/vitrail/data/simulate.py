@@ -126,7 +126,7 @@ def _write_events(folder: Path, crowd: Crowd, user_ids: pl.Series, progress: Cal
 
     def flush(name: str, least: int) -> None:
         rows = sum(len(table) for table in held[name])
-        if rows >= least:
+        if rows >= max(least, 1):
             writers[name].write_table(pa.concat_tables(held[name]).combine_chunks(), row_group_size=GROUP)
             held[name] = []
 

@@ -114,10 +114,10 @@ def make_catalogue(settings: SimulatorSettings) -> Catalogue:
 
     level = rng.normal(size=n)
     typical = rng.normal(math.log(18.0), 0.6, size=c)
-    price = np.round(np.maximum(np.exp(typical[category] + 0.4 * level), 0.5), 2)
+    price = np.asarray(np.maximum(np.exp(typical[category] + 0.4 * level), 0.5).round(2), dtype=np.float64)
 
     rank = rng.permutation(n)
-    appeal = (rank + 1.0) ** -settings.popularity_skew
+    appeal = np.asarray((rank + 1.0) ** -settings.popularity_skew, dtype=np.float64)
     late = rng.random(n) < 0.2
     released = np.where(late, rng.integers(0, max(int(settings.days * 0.8), 1), size=n), -rng.integers(1, 730, size=n))
     cold = np.zeros(n, dtype=bool)
@@ -238,7 +238,7 @@ def _outline(shape: str, centre: tuple[float, float], radius: float, turn: float
     if shape == "star":
         polar = [(math.pi * k / 5, 1.15 if k % 2 == 0 else 0.5) for k in range(10)]
     elif shape == "drop":
-        polar = [(a, 0.72 + 0.55 * max(math.cos(a), 0.0) ** 6) for a in (2 * math.pi * k / 48 for k in range(48))]
+        polar = [(a, 0.75 + 0.6 * max(math.cos(a), 0.0) ** 14) for a in (2 * math.pi * k / 48 for k in range(48))]
     elif shape == "cross":
         polar = [(math.pi / 2 * k + side, 1.05 if side else 0.5) for k in range(4) for side in (-0.36, 0.36)]
         polar = [corner for k in range(4) for corner in (polar[2 * k], polar[2 * k + 1], (math.pi / 2 * k + math.pi / 4, 0.52))]

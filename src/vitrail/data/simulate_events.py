@@ -142,7 +142,7 @@ class Crowd:
         self.settings, self.catalogue, self.people = settings, catalogue, people
         self.shelf = Shelf(catalogue, settings.exposure_bias)
         self.logits = np.full(catalogue.n_categories, -np.inf)
-        sizes = np.bincount(catalogue.category[~catalogue.cold], minlength=catalogue.n_categories)
+        sizes = np.bincount(catalogue.category[~catalogue.cold if (~catalogue.cold).any() else slice(None)], minlength=catalogue.n_categories)
         self.logits[sizes > 0] = np.log(sizes[sizes > 0])
         weekday = (np.arange(settings.days) + START.weekday()) % 7
         yearly = 1 + 0.3 * np.tanh(settings.season_strength) * np.cos(2 * np.pi * (np.arange(settings.days) - 345) / 365.25)
