@@ -175,8 +175,9 @@ def test_an_empty_table_has_no_matches() -> None:
     assert matches("price < 20 and tags == 'red'", TABLE.clear()).to_list() == []
 
 
-TOKENS = "and or not in is None True ( ) [ ] , < > == != <= - 1 2.5 1e400 'red' \"x\" '2014-01-01' . : lambda = if else for f'{price}' b'1' 1j ... * { } \\ # prize await yield"
-PIECES = st.sampled_from([*TABLE.columns, *TOKENS.split(" "), "\n", "10" * 12])
+TOKENS = "and or not in is None True ( ) [ ] , < > == != <= - 1 2.5 1e400 'red' \"x\" '2014-01-01' . : lambda = if else for"
+MORE = "f'{price}' b'1' 1j ... * { } \\ # prize await yield"
+PIECES = st.sampled_from([*TABLE.columns, *TOKENS.split(" "), *MORE.split(" "), "\n", "10" * 12])
 
 
 @settings(max_examples=400, deadline=None)

@@ -1,0 +1,118 @@
+"""The service as a process: it binds, answers, finishes what is under way when told to stop, and refuses a taken port."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from vitrail.errors import ResourceError, SettingError
+from vitrail.serve import server
+
+STAND_IN = """
+    import sys, time
+    sys.path.insert(0, {folder!r})
+    from test_app import Fake
+    from vitrail.serve import server
+    from vitrail.serve.app import create_app
+
+    class Slow(Fake):
+        def answer(self, user, *rest):
+            if user == "slow":
+                time.sleep(1.0)
+            return super().answer(user, *rest)
+
+    server._app = lambda settings, token: create_app(Slow(), token=token, max_k=settings.max_k)
+    server.serve("run", port=0, token={token!r}, host={host!r})
+"""
+
+
+@contextmanager
+def running(host: str = "127.0.0.1", token: str | None = None) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """A served stand-in: the process, its address, and the first lines of its stderr."""
+    code = textwrap.dedent(STAND_IN.format(folder=str(Path(__file__).parent), token=token, host=host))
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        said = ""
+        while "http://" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        port = said.split("http://")[1].split(" ")[0].rsplit(":", 1)[1]
+        yield process, f"http://127.0.0.1:{port}", said
+    finally:
+        process.kill()
+        process.wait()
+
+
+def get(url: str) -> dict[str, object]:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return dict(json.loads(answer.read()))
+        except urllib.error.URLError as error:
+            if isinstance(error, urllib.error.HTTPError):
+                raise
+            time.sleep(0.05)
+    raise AssertionError(f"no answer from {url}")
+
+
+def test_a_stop_lets_requests_under_way_finish() -> None:
+    with running() as (process, address, said):
+        assert "warning" not in said
+        assert get(f"{address}/health")["status"] == "ok"
+        answers: list[dict[str, object]] = []
+        thread = threading.Thread(target=lambda: answers.append(get(f"{address}/recommend?user=slow")))
+        thread.start()
+        time.sleep(0.4)
+        process.send_signal(signal.SIGTERM)
+        thread.join(timeout=10)
+        assert process.wait(timeout=10) == 0
+        assert answers
+        assert answers[0]["user"] == "slow"
+
+
+def test_an_open_host_without_token_is_warned_about() -> None:
+    with running(host="0.0.0.0") as (_, _, said):
+        assert "warning:" in said
+        assert "--token" in said
+    with running(host="0.0.0.0", token="t") as (_, address, said):
+        assert "warning" not in said
+        assert get(f"{address}/health")["status"] == "ok"
+        with pytest.raises(urllib.error.HTTPError):
+            get(f"{address}/metrics")
+
+
+def test_a_taken_port_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_app", lambda *_: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ResourceError, match="--port"):
+            server.serve("run", port=taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "flags", [{"port": 70000}, {"host": "no.such.host.invalid"}, {"token": ""}, {"workers": 0}, {"max_k": 0}, {"max_body": -1}, {"max_history": 0}]
+)
+def test_settings_out_of_bounds(monkeypatch: pytest.MonkeyPatch, flags: dict[str, object]) -> None:
+    monkeypatch.setattr(server, "_app", lambda *_: None)
+    with pytest.raises(SettingError):
+        server.serve("run", **flags)  # type: ignore[arg-type]
+
+
+def test_loopback() -> None:
+    assert all(server.is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "127.8.0.1"))
+    assert not any(server.is_loopback(host) for host in ("0.0.0.0", "10.0.0.1", "::", "example.org"))
