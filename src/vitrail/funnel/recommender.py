@@ -1,0 +1,235 @@
+"""A fitted system that answers: outside ids in, a table of outside ids out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from vitrail.data.batches import Sets
+from vitrail.data.conditions import compile_condition
+from vitrail.data.log import Log
+from vitrail.data.vocabulary import Vocabulary
+from vitrail.errors import DataError, SettingError
+from vitrail.evaluate.ranking import tie_ranks, top_k
+from vitrail.files import fingerprint
+from vitrail.funnel.artifact import load_artifact, save_artifact
+from vitrail.systems.base import Given, System
+
+SOURCES = pl.List(pl.Struct({"name": pl.String, "rank": pl.Int32, "score": pl.Float32}))
+BLOCK = 64 * 2**20
+"""Bytes of scores held at once."""
+
+
+class Recommender:
+    """Answers `recommend` and `similar`. Known users are asked by id, anybody by a history of item ids."""
+
+    def __init__(self, model: System, given: Given, known: Log, popularity: Tensor, items: pl.DataFrame, users: pl.DataFrame, info: dict[str, Any]) -> None:
+        """`items` and `users` in code order; `known` what the system may know of each user; `popularity` (N,) train counts."""
+        self.model, self.given, self.known, self.items, self.info = model.eval(), given, known, items, info
+        self.popularity = popularity.float()
+        self.item_ids, self.user_ids = Vocabulary(items["item"]), Vocabulary(users["user"])
+        self._users = users
+        self._ties = tie_ranks(self.item_ids.hashes, 0)
+        self._allowed = lru_cache(maxsize=64)(self._allow)
+        with torch.no_grad():
+            model.prepare()
+
+    @property
+    def name(self) -> str:
+        """The system's name."""
+        return self.model.card.name
+
+    def __repr__(self) -> str:
+        return f"Recommender({self.name!r}: {len(self.item_ids):,} items, {len(self.user_ids):,} users)"
+
+    # scoring
+
+    def score(self, histories: Sets) -> tuple[Tensor, Tensor]:
+        """(B, N) scores, and (B,) bool: answered by the system itself; the other rows hold popularity."""
+        own = self.model.answerable(histories).cpu()
+        if not bool(own.any()):
+            return self.popularity.expand(len(histories), -1), own
+        scores = self.model.scores(histories).cpu()
+        return (scores if bool(own.all()) else torch.where(own[:, None], scores, self.popularity)), own
+
+    def _allow(self, condition: str) -> Tensor:
+        keep = self.items.select(compile_condition(condition, self.items.columns).alias("keep"))["keep"].fill_null(False).to_numpy()
+        if not keep.any():
+            raise DataError(f"No item passes the filter `{condition}`: loosen it.")
+        return torch.from_numpy(np.array(keep))
+
+    def _best(self, scores: Tensor, k: int, condition: str | None, seen: Sets | None) -> tuple[Tensor, Tensor]:
+        if k < 1:
+            raise SettingError(f"k is {k}: ask for at least 1 item.")
+        if condition:
+            scores = scores.masked_fill(~self._allowed(condition), -torch.inf)
+        if seen is not None and len(seen.items):
+            rows = torch.repeat_interleave(torch.arange(len(seen)), seen.lengths)
+            scores = scores.clone() if not condition else scores
+            scores[rows, seen.items] = -torch.inf
+        return top_k(scores, min(k, len(self.item_ids)), self._ties)
+
+    def _questions(self, users: Sequence[str] | None, histories: Sequence[Sequence[str]] | None) -> Sets:
+        if (users is None) == (histories is None):
+            raise SettingError("Ask for users or for histories, one of the two.")
+        if users is not None:
+            if isinstance(users, str):
+                raise SettingError("users is a list of ids, not one id: write users=[...].")
+            codes = self.user_ids.encode(list(users))
+            known = self.known.histories(np.maximum(codes, 0))
+            if (codes >= 0).all():
+                return known
+            keep = torch.from_numpy(codes >= 0)
+            lengths = known.lengths * keep
+            events = torch.repeat_interleave(keep, known.lengths)
+            indptr = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+            return Sets(torch.from_numpy(codes), indptr, known.items[events], _at(known.times, events), _at(known.weights, events))
+        assert histories is not None
+        coded = [self.item_ids.encode(list(history)) for history in histories]
+        coded = [codes[codes >= 0] for codes in coded]
+        indptr = np.concatenate([[0], np.cumsum([len(codes) for codes in coded])]).astype(np.int64)
+        flat = np.concatenate(coded) if coded else np.empty(0, dtype=np.int64)
+        return Sets(torch.full((len(coded),), -1), torch.from_numpy(indptr), torch.from_numpy(flat))
+
+    # answers
+
+    @torch.inference_mode()
+    def recommend(
+        self,
+        users: Sequence[str] | None = None,
+        histories: Sequence[Sequence[str]] | None = None,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        filter: str | None = None,
+    ) -> pl.DataFrame:
+        """The k best items for each of `users` (ids) or `histories` (lists of item ids, oldest first).
+
+        One row an item: query (row of the question), user, item, rank (from 1), score, sources, why, fallback. Who cannot
+        be answered by the system (unknown user, empty history) gets the popular items, with fallback "popular".
+        Raises SettingError for a bad `k` or filter, DataError for a filter that leaves nothing.
+        """
+        questions = self._questions(users, histories)
+        block = max(1, BLOCK // (4 * max(len(self.item_ids), 1)))
+        tables = [self._answer(questions.slice(i, min(i + block, len(questions))), k, include_seen, filter, i) for i in range(0, len(questions), block)]
+        table = pl.concat(tables) if tables else self._table(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k), torch.empty(0, dtype=torch.bool), 0)
+        asked = pl.DataFrame({"query": pl.int_range(len(questions), eager=True), "user": pl.Series(users, dtype=pl.String) if users is not None else pl.Series([None] * len(questions), dtype=pl.String)})
+        return table.join(asked, on="query", how="left", maintain_order="left").select("query", "user", "item", "rank", "score", "sources", "why", "fallback")
+
+    def _answer(self, questions: Sets, k: int, include_seen: bool, condition: str | None, offset: int) -> pl.DataFrame:
+        scores, own = self.score(questions)
+        codes, values = self._best(scores, k, condition, None if include_seen else questions)
+        return self._table(codes, values, own, offset)
+
+    def _table(self, codes: Tensor, values: Tensor, own: Tensor, offset: int) -> pl.DataFrame:
+        there = (codes >= 0).numpy()
+        query, place = np.nonzero(there)
+        frame = pl.DataFrame(
+            {
+                "query": query + offset,
+                "item": self.item_ids.decode_series(codes.numpy()[there]),
+                "rank": (place + 1).astype(np.int32),
+                "score": values.numpy()[there],
+                "own": own.numpy()[query],
+            }
+        )
+        name = pl.when("own").then(pl.lit(self.name)).otherwise(pl.lit("popular"))
+        source = pl.struct(name=name, rank=pl.col("rank"), score=pl.col("score"))
+        return frame.select(
+            "query",
+            "item",
+            "rank",
+            "score",
+            pl.concat_list(source).cast(SOURCES).alias("sources"),
+            pl.lit(None, dtype=pl.String).alias("why"),
+            pl.when("own").then(None).otherwise(pl.lit("popular")).cast(pl.String).alias("fallback"),
+        )
+
+    @torch.inference_mode()
+    def answer(self, user: str | None, history: Sequence[str] | None, k: int = 10, include_seen: bool = False, filter: str | None = None) -> dict[str, Any]:
+        """One question, plain Python out, without tables on the way: the service's path.
+
+        -> {user, fallback, items: [{item, rank, score, sources: [{name, rank, score}], why}]}; raises as `recommend`.
+        """
+        questions = self._questions(None if user is None else [user], None if history is None else [history])
+        scores, own = self.score(questions)
+        codes, values = self._best(scores, k, filter, None if include_seen else questions)
+        itself = bool(own[0])
+        name = self.name if itself else "popular"
+        rows = []
+        for rank, (code, value) in enumerate(zip(codes[0].tolist(), values[0].tolist(), strict=True), start=1):
+            if code < 0:
+                break
+            rows.append({"item": self.item_ids.ids[code], "rank": rank, "score": value, "sources": [{"name": name, "rank": rank, "score": value}], "why": None})
+        return {"user": user, "fallback": None if itself else "popular", "items": rows}
+
+    @torch.inference_mode()
+    def similar(self, items: Sequence[str], k: int = 10, *, filter: str | None = None) -> pl.DataFrame:
+        """The k items most similar to each of `items`: query (the item asked), item, rank, score (the system's own scale).
+
+        Raises DataError for an item that is not in the catalogue, SettingError where the system has no similarity.
+        """
+        codes = self.item_ids.encode(list(items))
+        missing = [item for item, code in zip(items, codes, strict=True) if code < 0]
+        if missing:
+            raise DataError(f'There is no item "{missing[0]}" in the catalogue of {len(self.item_ids):,} items.')
+        asked = torch.from_numpy(codes)
+        scores = self.model.similarity(asked).cpu()
+        itself = Sets(torch.full_like(asked, -1), torch.arange(len(asked) + 1), asked)
+        best, values = self._best(scores, k, filter, itself)
+        table = self._table(best, values, torch.ones(len(asked), dtype=torch.bool), 0)
+        return table.select(pl.Series("query", list(items), dtype=pl.String).gather(table["query"]), "item", "rank", "score")
+
+    def answer_everyone(
+        self,
+        users: Literal["all"] | Sequence[str],
+        out: str | Path,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        filter: str | None = None,
+        resume: bool = False,
+        progress: bool = True,
+        block: int = 8192,
+    ) -> int:
+        """Recommend for `users` in blocks, straight to a Parquet file `out`; returns its rows.
+
+        Whole blocks are kept in `<out>.parts` until the file is complete, so with `resume` a killed job goes on where it
+        stopped. Raises as `recommend`, and DataError where `resume` is asked with other settings.
+        """
+        from vitrail.funnel.bulk import write_blocks
+
+        ids = self.user_ids.ids if isinstance(users, str) else pl.Series(list(users), dtype=pl.String)
+        job = fingerprint([self.info.get("files"), ids.len(), fingerprint(ids.head(100).to_list()), k, include_seen, filter, block])
+
+        def make(start: int, stop: int) -> pl.DataFrame:
+            return self.recommend(ids[start:stop].to_list(), k=k, include_seen=include_seen, filter=filter).drop("query")
+
+        return write_blocks(Path(out), len(ids), block, make, job=job, resume=resume, progress=progress)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the artifact folder, atomically. Raises DataError where `path` is taken."""
+        info = {key: value for key, value in self.info.items() if key not in ("format", "files", "versions", "memory_bytes", "sizes")}
+        save_artifact(path, self.model, self.given, self.known, self.popularity, self.items, self._users, info, overwrite=overwrite)
+
+
+def _at(values: Tensor | None, where: Tensor) -> Tensor | None:
+    return None if values is None else values[where]
+
+
+def load(path: str | Path) -> Recommender:
+    """Open a run or artifact folder; no data set is needed. Raises ArtifactError where it is damaged, newer or absent."""
+    return Recommender(*load_artifact(path))
+
+
+def describe_manifest(info: dict[str, Any]) -> str:
+    """The manifest for people."""
+    return json.dumps({key: value for key, value in info.items() if key != "files"}, indent=2, default=str)

@@ -1,0 +1,201 @@
+"""What every system is: a name, needs, abilities, settings, and the few methods its paper adds.
+
+A system knows numbers and tensors only. The skeletons in skeletons.py and next_item.py give it batches, loss call,
+tables, cold start and similarity; the loop, the index and the service never look inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from vitrail.data.batchers import Batcher
+from vitrail.data.batches import Sets
+from vitrail.data.log import Log
+from vitrail.data.schema import Needs
+from vitrail.errors import SettingError
+
+Stage = Literal["retrieve", "rank", "arrange"]
+Status = Literal["measured", "draft"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """U users, N items, and the width D of each content vector a system asked for."""
+
+    users: int
+    items: int
+    vectors: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The train-only facts a system declared in `needs.given`; it travels with the artifact."""
+
+    indptr: Tensor | None = None
+    """(U + 1,) int64: training interactions in CSR form"""
+    items: Tensor | None = None
+    """(E,) int64"""
+    item_counts: Tensor | None = None
+    """(N,) int64 training events of each item"""
+
+    @classmethod
+    def of(cls, log: Log, needs: Needs) -> Given:
+        """Exactly what `needs` declares, from the training log."""
+        facts: dict[str, Tensor] = {}
+        if "interactions" in needs.given:
+            facts["indptr"] = torch.from_numpy(np.array(log.indptr, dtype=np.int64))
+            facts["items"] = torch.from_numpy(np.array(log.items, dtype=np.int64))
+        if "item_counts" in needs.given:
+            facts["item_counts"] = torch.from_numpy(log.item_counts)
+        return cls(**facts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name -> tensor of what is there."""
+        return {name: value for name in ("indptr", "items", "item_counts") if (value := getattr(self, name)) is not None}
+
+
+class Can(Settings):
+    """What a fitted system is able to do. Ask the ability, not the class."""
+
+    new_users: bool = False
+    """Answers for a history it never saw, without retraining."""
+    cold_items: bool = False
+    """Answers with items that have no training event."""
+    similar: bool = True
+    """Has a similarity between items."""
+    filters: bool = True
+    """Answers under a filter over item attributes."""
+
+
+class Card(Settings):
+    """What `vitrail systems` shows."""
+
+    name: str
+    stage: Stage
+    family: str
+    paper: str | None
+    year: int | None
+    status: Status
+    summary: str
+    skeleton: str
+    needs: Needs
+    can: Can
+
+
+class TrainSettings(Settings):
+    """Settings of the one training loop; every trained system has them beside its own."""
+
+    epochs: PositiveInt = 200
+    """Epochs at most."""
+    batch: PositiveInt = 2048
+    """Rows a step: pairs, or users for sequence systems."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate of Adam."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of Adam's moments."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay (AdamW)."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls to 0 over all epochs."""
+    warmup: NonNegativeInt = 0
+    """Steps in which the learning rate rises from 0."""
+    clip: NonNegativeFloat = 0.0
+    """Largest norm of the gradient; 0: no clipping."""
+    metric: str = "ndcg@10"
+    """What is maximised on the validation part."""
+    patience: NonNegativeInt = 10
+    """Validations without improvement before the run stops; 0: never."""
+    validate_every: PositiveInt = 1
+    """Epochs between validations."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the forward pass; auto: bf16 on a GPU that has it, else fp32."""
+    checkpoint_seconds: NonNegativeFloat = 30.0
+    """Least time between two checkpoints."""
+
+
+class System(nn.Module):
+    """Base of all systems. `build` makes the parts; a skeleton makes it answer."""
+
+    card: ClassVar[Card]
+    needs: ClassVar[Needs] = Needs()
+    can: ClassVar[Can] = Can()
+    trained: ClassVar[bool] = True
+
+    class Config(Settings):
+        """Settings of the system."""
+
+    def __init__(self, config: Any, sizes: Sizes, given: Given) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        self.build(config, sizes, given)
+
+    def build(self, config: Any, sizes: Sizes, given: Given) -> None:
+        """Make the parts from settings, sizes and the train-only facts it declared."""
+
+    @classmethod
+    def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
+        """Bytes a fit will need at its peak, estimated before it starts."""
+        return 0
+
+    # training
+
+    def batcher(self, log: Log, seed: int, rank: int, world: int) -> Batcher:
+        """The batches of this system over the training log."""
+        raise TypeError(f"{type(self).__name__} is not trained in batches")
+
+    def loss(self, batch: Any) -> Tensor:
+        """A scalar to minimise."""
+        raise TypeError(f"{type(self).__name__} is not trained in batches")
+
+    def on_epoch(self, epoch: int, rng: np.random.Generator) -> None:
+        """Before an epoch (redraw edges, copy weights). What it makes must live in buffers, so that it is checkpointed."""
+
+    def after_step(self, parameters: Iterable[nn.Parameter]) -> None:
+        """After each optimiser step (masks, constraints)."""
+
+    # answering
+
+    def prepare(self) -> None:
+        """Compute, once, the tables that answers are read from. Called in evaluation mode without gradients."""
+
+    def scores(self, histories: Sets) -> Tensor:
+        """B histories -> (B, N) float32, higher is better; the scale is the system's own."""
+        raise TypeError(f"{type(self).__name__} does not score")
+
+    def answerable(self, histories: Sets) -> Tensor:
+        """(B,) bool: the histories this system can answer itself; the rest get the popular list."""
+        return histories.lengths > 0
+
+    def similarity(self, items: Tensor) -> Tensor:
+        """(B,) item codes -> (B, N) float32 similarity to every item."""
+        raise SettingError(f'System "{self.card.name}" has no similarity between items.')
+
+
+S = TypeVar("S", bound=type[System])
+_REGISTRY: dict[str, type[System]] = {}
+
+
+def system(
+    name: str, *, stage: Stage, family: str, paper: str | None = None, year: int | None = None, status: Status = "draft"
+) -> Callable[[S], S]:
+    """Class decorator: registers a system under `name`. `paper` is an arXiv id or DOI; `status` is `measured` once its
+    recipe holds our number beside the published one."""
+
+    def register(cls: S) -> S:
+        skeleton = next((base.__name__ for base in cls.__mro__[1:] if base.__module__.startswith("vitrail.systems.")), "System")
+        module = __import__("sys").modules[cls.__module__]
+        summary = (cls.__doc__ or module.__doc__ or name).strip().split("\n\n")[0].replace("\n", " ")
+        cls.card = Card(
+            name=name, stage=stage, family=family, paper=paper, year=year, status=status, summary=summary, skeleton=skeleton, needs=cls.needs, can=cls.can
+        )
+        _REGISTRY[name] = cls
+        return cls
+
+    return register

@@ -1,0 +1,49 @@
+"""BPR-MF. Rendle et al., UAI 2009, arXiv:1205.2618. Adam instead of the paper's plain SGD, as in RecBole and LightGCN's
+code; the regulariser is on the batch's vectors. Numbers: none yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.blocks.embed import Init, table
+from vitrail.blocks.loss import l2_of_batch
+from vitrail.config import NonNegativeFloat, PositiveFloat
+from vitrail.data.batches import Pairs
+from vitrail.data.schema import Needs
+from vitrail.systems.base import Given, Sizes, system
+from vitrail.systems.skeletons import TwoTower, zero_absent
+
+
+@system("bpr-mf", stage="retrieve", family="collaborative", paper="1205.2618", year=2009)
+class BPRMF(TwoTower):
+    """Matrix factorisation trained to rank a user's items above others."""
+
+    needs = Needs(given=("interactions",))
+
+    class Config(TwoTower.Config):
+        """Settings of bpr-mf."""
+
+        l2: NonNegativeFloat = 1e-4
+        """Weight of the regulariser."""
+        init: Init = "normal"
+        """How vectors start."""
+        init_scale: PositiveFloat = 0.1
+        """Standard deviation of a normal start."""
+
+    def build(self, config: Any, sizes: Sizes, given: Given) -> None:
+        self.users = table(sizes.users, config.dim, config.init, config.init_scale)
+        self.items = table(sizes.items, config.dim, config.init, config.init_scale)
+        assert given.indptr is not None
+        zero_absent(self.users, given.indptr)
+
+    def user(self, users: Tensor) -> Tensor:
+        return F.embedding(users, self.users)
+
+    def item(self, items: Tensor | None = None) -> Tensor:
+        return self.items if items is None else F.embedding(items, self.items)
+
+    def regulariser(self, batch: Pairs) -> Tensor | float:
+        return self.config.l2 * l2_of_batch(self.user(batch.users), self.item(batch.items), self.item(batch.negatives[:, 0]))

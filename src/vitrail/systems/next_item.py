@@ -1,0 +1,120 @@
+"""The skeleton NextItem: a history is a user, so new users need no retraining."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.blocks import loss as losses
+from vitrail.config import PositiveInt, Share
+from vitrail.data.batchers import Batcher, SequenceBatcher
+from vitrail.data.batches import Sequences, Sets
+from vitrail.data.log import Log
+from vitrail.data.schema import Needs
+from vitrail.systems.base import Can, Sizes, System, TrainSettings
+
+Loss = Literal["bce", "gbce", "sampled_softmax", "full_softmax"]
+
+
+class NextItem(System):
+    """Encodes a sequence; the newest position's vector asks for the next item by a dot product."""
+
+    needs: ClassVar[Needs] = Needs(history=("item",), order="sequence")
+    can: ClassVar[Can] = Can(new_users=True)
+
+    class Config(TrainSettings):
+        """Settings of next-item systems."""
+
+        dim: PositiveInt = 64
+        """Width D of item vectors."""
+        length: PositiveInt = 50
+        """Newest events T that are read."""
+        target: Literal["shifted", "prefix", "cloze"] = "shifted"
+        """What is predicted in training: the next item at every position, the last item of every prefix, or masked items."""
+        cloze_share: Share = 0.2
+        """Share of events that are masked (target cloze)."""
+        loss: Loss = "full_softmax"
+        """What the training minimises."""
+        negatives: PositiveInt = 1
+        """Sampled items K: a position for bce and gbce, shared by the batch for sampled_softmax."""
+        calibration: Share = 0.75
+        """t of gbce."""
+        batch: PositiveInt = 128
+        """Users (or prefixes) a step."""
+
+    def encode(self, batch: Sequences) -> Tensor:
+        """batch.items (B, T), batch.mask (B, T) -> (B, T, D)"""
+        raise NotImplementedError
+
+    def item(self) -> Tensor:
+        """(N, D) vectors that are asked for; by default the tied input table."""
+        weights: Tensor = self.items.weight  # type: ignore[assignment,union-attr]
+        return weights[: self.sizes.items]
+
+    def batcher(self, log: Log, seed: int, rank: int, world: int) -> Batcher:
+        c = self.config
+        return SequenceBatcher(
+            log,
+            batch=c.batch,
+            length=c.length,
+            negatives=0 if c.loss == "full_softmax" else c.negatives,
+            seed=seed,
+            rank=rank,
+            world=world,
+            shared_negatives=c.loss == "sampled_softmax",
+            target=c.target,
+            cloze_share=c.cloze_share,
+        )
+
+    def loss(self, batch: Sequences) -> Tensor:
+        assert batch.targets is not None
+        asked = batch.targets >= 0
+        h, targets = self.encode(batch)[asked], batch.targets[asked]
+        E = self.item()
+        if self.config.loss == "full_softmax":
+            return losses.full_softmax(h.float(), E, targets)
+        assert batch.negatives is not None
+        positive = (h * F.embedding(targets, E)).sum(-1)
+        if self.config.loss == "sampled_softmax":
+            return losses.sampled_softmax(positive, h @ F.embedding(batch.negatives, E).T, targets[:, None] == batch.negatives)
+        negative = torch.einsum("bd,bkd->bk", h, F.embedding(batch.negatives[asked], E))
+        if self.config.loss == "gbce":
+            return losses.gbce(positive, negative, self.sizes.items, self.config.calibration)
+        return losses.bce(positive, negative)
+
+    def prepare(self) -> None:
+        self._items = self.item().float().contiguous()
+
+    def represent(self, histories: Sets) -> Tensor:
+        """B histories -> (B, D) vectors that ask for the next item; a history without events gives a meaningless row."""
+        if self.config.target == "cloze":
+            batch = with_mask_token(histories.last(self.config.length - 1), self.sizes.items)
+        else:
+            batch = histories.last(self.config.length)
+        h = self.encode(batch.to(self._items.device))
+        newest = (batch.mask.sum(1) - 1).clamp(min=0).to(h.device)
+        return h[torch.arange(len(h), device=h.device), newest]
+
+    def scores(self, histories: Sets) -> Tensor:
+        return self.represent(histories).float() @ self._items.T
+
+    def similarity(self, items: Tensor) -> Tensor:
+        unit = F.normalize(self._items, dim=1)
+        return unit[items.to(unit.device)] @ unit.T
+
+    @classmethod
+    def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
+        parameters = 4 * sizes.items * config.dim
+        activations = 4 * config.batch * config.length * config.dim * 40
+        return 6 * parameters + activations + 24 * events
+
+
+def with_mask_token(batch: Sequences, token: int) -> Sequences:
+    """The same histories with the code `token` after the newest event: T + 1 positions."""
+    ends = batch.mask.sum(1, keepdim=True)
+    items = F.pad(batch.items, (0, 1)).scatter(1, ends, token)
+    mask = F.pad(batch.mask, (0, 1)).scatter(1, ends, True)
+    return Sequences(batch.users, items, mask)

@@ -1,0 +1,205 @@
+"""The skeletons Table, TwoTower and Graph. NextItem has a file of its own; the shapes of the others are in protocols.py."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Tensor, nn
+
+from vitrail.blocks import loss as losses
+from vitrail.config import PositiveInt
+from vitrail.data.batchers import Batcher, PairBatcher
+from vitrail.data.batches import Pairs, Sets
+from vitrail.data.log import Log
+from vitrail.systems.base import Can, Sizes, System, TrainSettings
+
+Weights = sparse.csr_array | Tensor
+"""What a table learns: sparse (N, N), dense (N, N), or one score per item (N,)."""
+
+
+def history_matrix(histories: Sets, n_items: int, binary: bool) -> sparse.csr_array:
+    """B histories -> (B, N) CSR of 1s (`binary`) or of event counts or weights."""
+    ones = np.ones(len(histories.items), dtype=np.float32)
+    values = ones if histories.weights is None else histories.weights.cpu().numpy()
+    H = sparse.csr_array((values, histories.items.cpu().numpy(), histories.indptr.cpu().numpy()), shape=(len(histories), n_items))
+    H.sum_duplicates()
+    if binary:
+        H.data[:] = 1.0
+    return H
+
+
+class Table(System):
+    """Learns item-item weights, or one score per item, in closed form; a history is a user."""
+
+    trained: ClassVar[bool] = False
+    can: ClassVar[Can] = Can(new_users=True)
+    binary_history: ClassVar[bool] = True
+
+    def fit(self, interactions: Log) -> Weights:
+        """The training log -> weights S (N, N), S[i, j] what history item i adds to target j; or scores (N,)."""
+        raise NotImplementedError
+
+    def learn(self, interactions: Log) -> None:
+        """Fit, and keep the weights as buffers so that they are saved."""
+        self.restore(self.pack(self.fit(interactions)))
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take the weights that `learn` made."""
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    @staticmethod
+    def pack(weights: Weights) -> dict[str, Tensor]:
+        """Weights as named tensors."""
+        if isinstance(weights, Tensor):
+            return {"dense": weights.float().contiguous()}
+        index = torch.int64 if weights.nnz > 2**31 - 1 else torch.int32
+        return {
+            "indptr": torch.from_numpy(weights.indptr).to(torch.int64),
+            "indices": torch.from_numpy(weights.indices).to(index),
+            "values": torch.from_numpy(weights.data).to(torch.float32),
+        }
+
+    def prepare(self) -> None:
+        buffers = dict(self.named_buffers())
+        if "indptr" in buffers:
+            shape = (self.sizes.items, self.sizes.items)
+            arrays = (buffers["values"].cpu().numpy(), buffers["indices"].cpu().numpy(), buffers["indptr"].cpu().numpy())
+            self._sparse = sparse.csr_array(arrays, shape=shape)
+
+    def scores(self, histories: Sets) -> Tensor:
+        buffers = dict(self.named_buffers())
+        if "dense" not in buffers:
+            H = history_matrix(histories, self.sizes.items, self.binary_history)
+            return torch.from_numpy(np.asarray((H @ self._sparse).todense(), dtype=np.float32))
+        dense = buffers["dense"]
+        if dense.ndim == 1:
+            return dense.expand(len(histories), -1)
+        if len(histories) == 1 and histories.weights is None:
+            items = histories.items.unique() if self.binary_history else histories.items
+            return dense[items].sum(0, keepdim=True)
+        H = history_matrix(histories, self.sizes.items, self.binary_history)
+        return torch.from_numpy(H.astype(np.float32) @ dense.numpy())
+
+    def answerable(self, histories: Sets) -> Tensor:
+        if dict(self.named_buffers()).get("dense", torch.empty(0, 0)).ndim == 1:
+            return torch.ones(len(histories), dtype=torch.bool)
+        return super().answerable(histories)
+
+    def similarity(self, items: Tensor) -> Tensor:
+        return self.scores(Sets(torch.full_like(items, -1), torch.arange(len(items) + 1), items))
+
+
+class TwoTower(System):
+    """A vector for a user, a vector for an item, a dot product between."""
+
+    can: ClassVar[Can] = Can()
+
+    class Config(TrainSettings):
+        """Settings of two-tower systems."""
+
+        dim: PositiveInt = 64
+        """Width D of user and item vectors."""
+        loss: Literal["bpr", "bce", "sampled_softmax", "full_softmax"] = "bpr"
+        """What the training minimises."""
+        negatives: PositiveInt = 1
+        """Sampled items K beside each positive."""
+
+    def user(self, users: Tensor) -> Tensor:
+        """(B,) codes -> (B, D)"""
+        raise NotImplementedError
+
+    def item(self, items: Tensor | None = None) -> Tensor:
+        """Item codes of any shape -> (..., D); none: all items (N, D)"""
+        raise NotImplementedError
+
+    def fold_in(self, histories: Sets) -> Tensor | None:
+        """Vectors (B, D) of users never seen, from their histories; none where the method has no such thing."""
+        return None
+
+    def regulariser(self, batch: Pairs) -> Tensor | float:
+        """Added to the loss."""
+        return 0.0
+
+    def batcher(self, log: Log, seed: int, rank: int, world: int) -> Batcher:
+        return PairBatcher(log, self.config.batch, self.config.negatives, seed, rank, world)
+
+    def loss(self, batch: Pairs) -> Tensor:
+        u = self.user(batch.users)
+        if self.config.loss == "full_softmax":
+            return losses.full_softmax(u, self.item(), batch.items) + self.regulariser(batch)
+        positive = (u * self.item(batch.items)).sum(-1)
+        negative = torch.einsum("bd,bkd->bk", u, self.item(batch.negatives))
+        plain = {"bpr": losses.bpr, "bce": losses.bce, "sampled_softmax": losses.sampled_softmax}
+        return plain[self.config.loss](positive, negative) + self.regulariser(batch)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """(U, D) and (N, D) for answering."""
+        return self.user(torch.arange(self.sizes.users, device=self._device())), self.item()
+
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def prepare(self) -> None:
+        users, items = self.tables()
+        self._users, self._items = users.float().contiguous(), items.float().contiguous()
+        self._seen = self._users.abs().sum(1) > 0
+
+    def answerable(self, histories: Sets) -> Tensor:
+        users = histories.users.to(self._seen.device)
+        known = (users >= 0) & self._seen[users.clamp(min=0)]
+        return known | (histories.lengths.to(known.device) > 0) if self.can.new_users else known
+
+    def scores(self, histories: Sets) -> Tensor:
+        users = histories.users.to(self._users.device)
+        vectors = self._users[users.clamp(min=0)]
+        if self.can.new_users:
+            known = (users >= 0) & self._seen[users.clamp(min=0)]
+            if not bool(known.all()):
+                folded = self.fold_in(histories.to(self._users.device))
+                assert folded is not None, "can.new_users promises fold_in"
+                vectors = torch.where(known[:, None], vectors, folded)
+        return vectors @ self._items.T
+
+    def similarity(self, items: Tensor) -> Tensor:
+        unit = F.normalize(self._items, dim=1)
+        return unit[items.to(unit.device)] @ unit.T
+
+    @classmethod
+    def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
+        parameters = 4 * (sizes.users + sizes.items) * config.dim
+        return 5 * parameters + 40 * events
+
+
+class Graph(TwoTower):
+    """Two towers whose vectors come from one pass over the whole graph, `nodes`, once per step."""
+
+    def nodes(self) -> tuple[Tensor, Tensor]:
+        """(U, D), (N, D), differentiable."""
+        raise NotImplementedError
+
+    def loss(self, batch: Pairs) -> Tensor:
+        self._step = self.nodes()
+        try:
+            return super().loss(batch)
+        finally:
+            del self._step
+
+    def user(self, users: Tensor) -> Tensor:
+        return F.embedding(users, self._step[0])
+
+    def item(self, items: Tensor | None = None) -> Tensor:
+        return self._step[1] if items is None else F.embedding(items, self._step[1])
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        return self.nodes()
+
+
+def zero_absent(users: nn.Parameter, indptr: Tensor) -> None:
+    """Set the rows of users without a training event to 0: an untrained random vector must never answer."""
+    with torch.no_grad():
+        users[: len(indptr) - 1][(indptr[1:] - indptr[:-1]) == 0] = 0.0

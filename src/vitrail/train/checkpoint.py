@@ -1,0 +1,114 @@
+"""Atomic checkpoints: weights and optimiser moments as safetensors, the rest as JSON. No pickle anywhere.
+
+A checkpoint is a folder `checkpoint-<n>`; `checkpoint.json` names the newest whole one and is replaced atomically, so a
+process killed at any moment leaves a checkpoint that can be resumed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vitrail.errors import ArtifactError
+from vitrail.files import atomic_folder, read_json, write_json
+
+POINTER = "checkpoint.json"
+
+
+@dataclass
+class Progress:
+    """Where a run stands; every random draw is a function of (seed, epoch, step), so no generator state is needed."""
+
+    epoch: int = 0
+    """the epoch under way, from 0"""
+    step: int = 0
+    """the next step of it"""
+    loss_sum: float = 0.0
+    """of the steps done in it"""
+    best_value: float | None = None
+    """best validation value so far"""
+    best_epoch: int = -1
+    bad: int = 0
+    """validations since the best"""
+    finished: bool = False
+    seconds: float = 0.0
+    """training time spent, over all sittings"""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    """one record an epoch"""
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write named tensors; shared storage is copied, devices are forgotten."""
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Named tensors of a file. Raises ArtifactError where it is absent or damaged."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: the folder is incomplete; fit again or restore it.") from None
+    except (SafetensorError, OSError, ValueError):
+        raise ArtifactError(f"{path} is damaged: it is not a readable safetensors file; fit again or restore it.") from None
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as `<parameter index>.<name>` -> tensor."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    """Put back what `flatten_optimizer` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, best: dict[str, Tensor] | None) -> None:
+        """Write a whole checkpoint, point to it, then remove older ones."""
+        number = 1 + max((int(p.name.split("-")[1]) for p in self.run.glob("checkpoint-*")), default=0)
+        folder = self.run / f"checkpoint-{number:06d}"
+        with atomic_folder(folder, overwrite=True) as temporary:
+            save_tensors(temporary / "model.safetensors", model.state_dict())
+            save_tensors(temporary / "optimizer.safetensors", flatten_optimizer(optimizer))
+            if best is not None:
+                save_tensors(temporary / "best.safetensors", best)
+            write_json(temporary / "progress.json", asdict(progress))
+        write_json(self.run / POINTER, {"folder": folder.name})
+        for old in self.run.glob("checkpoint-*"):
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor] | None]:
+        """Restore the newest checkpoint; a fresh Progress where there is none yet."""
+        if not (self.run / POINTER).exists():
+            return Progress(), None
+        folder = self.run / str(read_json(self.run / POINTER)["folder"])
+        if folder.parent != self.run or not folder.is_dir():
+            raise ArtifactError(f"{self.run / POINTER} names a checkpoint that is not there: start the run again with --overwrite.")
+        model.load_state_dict(load_tensors(folder / "model.safetensors"))
+        restore_optimizer(optimizer, load_tensors(folder / "optimizer.safetensors"))
+        best = load_tensors(folder / "best.safetensors") if (folder / "best.safetensors").exists() else None
+        return Progress(**read_json(folder / "progress.json")), best
+
+    def clear(self) -> None:
+        """Remove all checkpoints (the run is finished and its artifact written)."""
+        (self.run / POINTER).unlink(missing_ok=True)
+        for old in self.run.glob("checkpoint-*"):
+            shutil.rmtree(old, ignore_errors=True)

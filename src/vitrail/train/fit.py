@@ -1,0 +1,297 @@
+"""fit and evaluate: from a data set to a run folder, and from a run folder to numbers."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitrail.data.dataset import Dataset
+from vitrail.data.split import Part, Split
+from vitrail.data.splits import SplitSettings, default_split, make_split, parse_split
+from vitrail.errors import DataError, ResourceError, SettingError
+from vitrail.evaluate import journal  # soon
+from vitrail.evaluate.evaluator import Evaluation, diversity_vectors, evaluate_part
+from vitrail.evaluate.protocol import Protocol, protocol_for
+from vitrail.funnel.recommender import Recommender, load
+from vitrail.systems import registry
+from vitrail.systems.base import Given, Sizes, System, TrainSettings
+from vitrail.systems.skeletons import Table
+from vitrail.train.checkpoint import Checkpoints, Progress
+from vitrail.train.loop import train
+from vitrail.train.progress import bar, silent
+from vitrail.train.run import Run, write_curves
+
+
+@dataclass
+class FitResult:
+    """What `fit` made."""
+
+    recommender: Recommender
+    run: Path | None
+    progress: Progress
+    split: Split
+
+    def summary(self) -> dict[str, Any]:
+        """For people and JSON: system, run, epochs, validation metrics, seconds, memory."""
+        info = self.recommender.info
+        keys = ("system", "data", "fingerprint", "protocol", "epochs", "seconds", "validation", "parameters")
+        return {**{key: info.get(key) for key in keys}, "run": None if self.run is None else str(self.run), "leaks": list(self.split.leaks)}
+
+
+def free_memory() -> int:
+    """Bytes that can be taken without swapping; a very large number where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 2**62
+
+
+def pick_device(name: str) -> torch.device:
+    """auto, cpu, cuda... -> a device. Raises ResourceError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ResourceError("There is no usable CUDA device: leave --device out, or see `vitrail doctor`.")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise SettingError(f'There is no device "{name}": use auto, cpu or cuda.') from None
+
+
+def cut(dataset: Dataset, split: str | SplitSettings | None, refit: bool) -> tuple[Split, SplitSettings, Protocol]:
+    """The split of `dataset` and the protocol that goes with it."""
+    settings = split if isinstance(split, SplitSettings) else parse_split(split or default_split(dataset.info))
+    name = "temporal_rolling" if getattr(settings, "rolling", False) else settings.name
+    protocol = Protocol(name="none", split="none") if name == "none" else protocol_for(name)
+    protocol = protocol.model_copy(update={"positive": dataset.info.positive})
+    selection = protocol.model_copy(update={"fit_on": "train", "refit": False})
+    if refit or protocol.refit:
+        protocol = protocol.model_copy(update={"fit_on": "train+valid", "refit": True, "history_at_test": "train+valid"})
+    return make_split(dataset, settings, selection), settings, protocol
+
+
+def fit(
+    system: str,
+    data: str | Path | Dataset,
+    *,
+    split: str | SplitSettings | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    refit: bool = False,
+    device: str = "auto",
+    quiet: bool = False,
+) -> FitResult:
+    """Fit `system` on the train part of `data`, selecting on its validation part, and save a run in `out`.
+
+    `split` as in `parse_split` (none: the default of the data); `settings` are the system's own and those of training;
+    `refit` fits again on train and valid for the chosen number of epochs. Raises VitrailError: one sentence.
+    """
+    cls = registry.find(system)
+    config = cls.Config.of(settings or {}, where=f'settings of system "{system}"')
+    dataset = data if isinstance(data, Dataset) else Dataset(data)
+    cls.needs.check(dataset.info, system)
+    split_made, split_settings, protocol = cut(dataset, split, refit)
+    fingerprint = protocol.fingerprint(dataset.fingerprint, split_made.settings)
+    where = pick_device(device)
+    run = Run(
+        system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
+        split=split_settings.model_dump(mode="json"), protocol=protocol.name, seed=seed, refit=refit, device=str(where),
+    )  # fmt: skip
+    folder = _open_run(out, run, resume, overwrite)
+    if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
+        return FitResult(load(folder), folder, Progress(finished=True), split_made)
+    sizes = Sizes(len(dataset.users), len(dataset.items))
+    _check_memory(cls, config, sizes, len(split_made.train), quiet)
+    fitter = _Fitter(dataset, split_made, protocol, seed, where, quiet, folder, resume)
+    model, given, progress = fitter.fit(cls, config, sizes)
+    counts = torch.from_numpy(split_made.train.item_counts)
+    info = {
+        "system": system,
+        "stage": cls.card.stage,
+        "family": cls.card.family,
+        "config": run.config,
+        "seed": seed,
+        "data": {"name": dataset.info.name, "fingerprint": dataset.fingerprint, "path": run.data},
+        "split": split_made.settings,
+        "protocol": protocol.model_dump(mode="json"),
+        "fingerprint": fingerprint,
+        "columns": dataset.info.columns.get("items", {}),
+        "image_root": str(dataset.image_root),
+        "epochs": progress.best_epoch if progress.best_epoch > 0 else progress.epoch,
+        "seconds": round(progress.seconds, 3),
+        "parameters": sum(p.numel() for p in model.parameters()) or sum(b.numel() for b in model.buffers()),
+    }
+    recommender = Recommender(model.cpu(), given, split_made.known, counts, dataset.items, dataset.users, info)
+    if fitter.validation is not None:
+        info["validation"] = fitter.validation
+    if folder is not None:
+        write_curves(folder, progress)
+        recommender.save(folder / "artifact", overwrite=True)
+        Checkpoints(folder).clear()
+    return FitResult(recommender, folder, progress, split_made)
+
+
+def _open_run(out: str | Path | None, run: Run, resume: bool, overwrite: bool) -> Path | None:
+    if out is None:
+        if resume:
+            raise SettingError("--resume goes on with the run in a folder: say which with --out RUN.")
+        return None
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if resume:
+            run.same_as(Run.read(folder))
+            return folder
+        if not overwrite:
+            raise DataError(f"{folder} exists already: choose another place, go on with --resume, or pass --overwrite.")
+        if not folder.is_dir() or not (folder / "run.yaml").exists():
+            raise DataError(f"{folder} is not a run of Vitrail and will not be overwritten: choose another place.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    run.write(folder)
+    return folder
+
+
+def _check_memory(cls: type[System], config: Any, sizes: Sizes, events: int, quiet: bool) -> None:
+    need, free = cls.memory(config, sizes, events), free_memory()
+    if need > free:
+        raise ResourceError(f"This fit needs about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free: use a smaller catalogue (k-core at ingest) or another system.")
+    if need > 2**30 and not quiet:
+        print(f"needs about {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free", file=sys.stderr)  # noqa: T201
+
+
+class _Fitter:
+    """Builds, trains and measures a model on one split."""
+
+    def __init__(self, dataset: Dataset, split: Split, protocol: Protocol, seed: int, device: torch.device, quiet: bool, folder: Path | None, resume: bool) -> None:
+        self.dataset, self.split, self.protocol, self.seed, self.device = dataset, split, protocol, seed, device
+        self.quiet, self.folder, self.resume = quiet, folder, resume
+        self.counts = split.train.item_counts
+        self.popularity = torch.from_numpy(self.counts).float()
+        self.validation: dict[str, Any] | None = None
+
+    def fit(self, cls: type[System], config: Any, sizes: Sizes) -> tuple[System, Given, Progress]:
+        model, given = self._build(cls, config, sizes, self.split.train)
+        progress = self._train(model, config, self.split.train, "artifact", None)
+        model.eval()
+        if self.split.valid is not None:
+            evaluation = self.measure(model, self.split.valid, None)
+            self.validation = {"users": evaluation.users, "metrics": evaluation.metrics}
+        if not self.protocol.refit:
+            return model, given, progress
+        both = self.split.known if self.protocol.history_at_test == "train+valid" else self.split.train
+        model, given = self._build(cls, config, sizes, both)
+        again = self._train(model, config, both, "refit", progress.best_epoch if progress.best_epoch > 0 else None)
+        again.best_epoch, again.curve = progress.best_epoch, progress.curve
+        again.seconds += progress.seconds
+        return model.eval(), given, again
+
+    def _build(self, cls: type[System], config: Any, sizes: Sizes, log: Any) -> tuple[System, Given]:
+        torch.manual_seed(self.seed)
+        given = Given.of(log, cls.needs)
+        return cls(config, sizes, given), given
+
+    def _train(self, model: System, config: Any, log: Any, stage: str, epochs: int | None) -> Progress:
+        if isinstance(model, Table):
+            import time
+
+            started = time.perf_counter()
+            model.learn(log)
+            return Progress(epoch=1, finished=True, seconds=time.perf_counter() - started)
+        assert isinstance(config, TrainSettings)
+        checkpoints = None
+        if self.folder is not None:
+            home = self.folder if stage == "artifact" else self.folder / "refit"
+            home.mkdir(exist_ok=True)
+            checkpoints = Checkpoints(home)
+        validate = None
+        if self.split.valid is not None and epochs is None:
+            part = self.split.valid
+
+            def validate(model: System) -> float:
+                return self.measure(model, part, [config.metric]).metrics[config.metric]
+
+        show = silent if self.quiet else bar(f"fit {model.card.name}" + (" (refit)" if stage == "refit" else ""))
+        done = train(model, log, config, seed=self.seed, validate=validate, checkpoints=checkpoints, resume=self.resume, device=self.device, bar=show, epochs=epochs)
+        return done.progress
+
+    @torch.no_grad()
+    def measure(self, model: System, part: Part, metrics: Sequence[str] | None) -> Evaluation:
+        """The validation part, as the test part will be measured."""
+        model.eval()
+        model.prepare()
+        hashes = self.dataset.item_ids.hashes
+
+        def score(histories: Any) -> torch.Tensor:
+            own = model.answerable(histories)
+            scores = model.scores(histories)
+            return scores if bool(own.all()) else torch.where(own[:, None], scores, self.popularity.to(scores.device))
+
+        return evaluate_part(part, score, protocol=self.protocol, item_hashes=hashes, train_counts=self.counts, metrics=metrics, intervals=False, slices=False)
+
+
+def evaluate_run(
+    run: str | Path | Recommender,
+    *,
+    part: str = "test",
+    data: str | Path | Dataset | None = None,
+    metrics: Sequence[str] | None = None,
+    tie_seed: int = 0,
+    quiet: bool = True,
+) -> Evaluation:
+    """Measure a fitted system on the `test` or `valid` part of the split it was fitted with.
+
+    `data`: where the data set is now, if it moved. Evaluations of a test part are written to the data set's journal.
+    Raises DataError where the data set is absent or has changed since the fit, SettingError for an unknown part or metric.
+    """
+    if part not in ("test", "valid"):
+        raise SettingError(f'There is no part "{part}": evaluate "test" or "valid".')
+    recommender = run if isinstance(run, Recommender) else load(run)
+    info = recommender.info
+    dataset = data if isinstance(data, Dataset) else Dataset(data or info["data"]["path"])
+    if dataset.fingerprint != info["data"]["fingerprint"]:
+        raise DataError(f"{dataset.path} has changed since this system was fitted (its fingerprint differs): fit again, or name the old data with --data.")
+    protocol = Protocol.of(info["protocol"], where="the manifest")
+    settings = recorded_split(info["split"])
+    chosen = make_split(dataset, settings, protocol if part == "test" else protocol.model_copy(update={"fit_on": "train", "refit": False}))
+    asked = chosen.test if part == "test" else chosen.valid
+    if asked is None:
+        raise DataError(f"This run has no {part} part: it was fitted with the split {info['split'].get('name')}; fit with another --split.")
+    if part == "valid" and protocol.refit:
+        raise DataError("This run was refitted on train and valid, so its validation part is no longer unseen: evaluate the test part.")
+    train = chosen.train
+    vectors = diversity_vectors(train, dataset.items, dict(dataset.info.columns.get("items", {})))
+
+    with (silent if quiet else bar("evaluate", "users"))(len(asked), 0) as advance:
+        evaluation = evaluate_part(
+            asked, lambda histories: recommender.score(histories)[0], protocol=protocol, item_hashes=dataset.item_ids.hashes,
+            train_counts=train.item_counts, metrics=metrics, diversity_vectors=vectors, tie_seed=tie_seed,
+            system=recommender.name, data=dataset.info.name, fingerprint=info["fingerprint"], progress=lambda n: advance(n, ""),
+        )  # fmt: skip
+    if part == "test":
+        where = None if isinstance(run, Recommender) else str(run)
+        journal.append(dataset.path, {**evaluation.as_json(), "config": info["config"], "seed": info["seed"], "run": where})
+    return evaluation
+
+
+def recorded_split(values: Mapping[str, Any]) -> SplitSettings:
+    """The settings of a split as the manifest recorded them (facts drawn from the data left aside)."""
+    from vitrail.data.splits import SPLITS
+
+    cls = SPLITS[str(values["name"])]
+    return cls.of({key: value for key, value in values.items() if key in cls.model_fields}, where="the manifest")
+
+
+def user_values(evaluation: Evaluation, metric: str) -> np.ndarray:
+    """(Q,) value of `metric` for each query."""
+    return evaluation.values[metric]

@@ -1,0 +1,135 @@
+"""The one training loop: every trained system goes through it, none has a trainer of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitrail.data.batchers import draws
+from vitrail.data.log import Log
+from vitrail.errors import VitrailError
+from vitrail.systems.base import System, TrainSettings
+from vitrail.train import distributed
+from vitrail.train.checkpoint import Checkpoints, Progress
+from vitrail.train.progress import Bar, silent
+
+Validate = Callable[[System], float]
+
+
+@dataclass
+class Trained:
+    """What the loop hands back; the model holds its best weights."""
+
+    progress: Progress
+    resumed: bool
+
+
+def rate(settings: TrainSettings, step: int, total: int) -> float:
+    """Learning rate of `step` out of `total` steps of the whole run."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(total - settings.warmup, 1)
+    shape = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return settings.lr * shape[settings.schedule]
+
+
+def number_format(settings: TrainSettings, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to bf16 where asked, or where a GPU has it; on a CPU fp32 is as fast for our sizes, and exact."""
+    wanted = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+
+
+def snapshot(model: System) -> dict[str, Tensor]:
+    """A copy of the weights."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def train(
+    model: System,
+    log: Log,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    validate: Validate | None,
+    checkpoints: Checkpoints | None = None,
+    resume: bool = False,
+    device: torch.device | None = None,
+    bar: Bar = silent,
+    epochs: int | None = None,
+) -> Trained:
+    """Fit `model` on `log`; with `validate`, stop early on it and end with the weights that did best.
+
+    `epochs` fixes the number of epochs (a refit). A run killed at any moment and resumed from `checkpoints` ends with
+    the weights of an uninterrupted run, bit for bit on a CPU. Raises VitrailError where the loss is no longer finite.
+    """
+    device = device or torch.device("cpu")
+    rank, world = distributed.start()
+    model.to(device)
+    batcher = model.batcher(log, seed, rank, world)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=device.type == "cpu")
+    progress, best = checkpoints.load(model, optimizer) if checkpoints and resume else (Progress(), None)
+    resumed = progress.epoch > 0 or progress.step > 0
+    distributed.share(model, world)
+    last, steps = epochs or settings.epochs, batcher.steps()
+    saved = time.monotonic()
+
+    def checkpoint(now: bool = False) -> None:
+        nonlocal saved
+        if checkpoints and rank == 0 and (now or time.monotonic() - saved >= settings.checkpoint_seconds):
+            checkpoints.save(model, optimizer, progress, best)
+            saved = time.monotonic()
+
+    with bar(last * steps, progress.epoch * steps + progress.step) as advance:
+        while progress.epoch < last and not progress.finished:
+            started, epoch, mark = time.monotonic(), progress.epoch, progress.seconds
+            if progress.step == 0:
+                model.on_epoch(epoch, draws(seed, epoch, 0, purpose=9))
+            model.train()
+            for batch in batcher.epoch(epoch, progress.step):
+                torch.manual_seed(int(draws(seed, epoch, progress.step, purpose=7 + 1000 * rank).integers(2**62)))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(settings, epoch * steps + progress.step, last * steps)
+                with number_format(settings, device):
+                    loss = model.loss(batch.to(device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                distributed.average_gradients(parameters, world)
+                if settings.clip:
+                    torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+                optimizer.step()
+                model.after_step(parameters)
+                progress.loss_sum += float(loss.detach())
+                progress.step += 1
+                progress.seconds = mark + time.monotonic() - started
+                advance(1, f"epoch {epoch + 1} loss {progress.loss_sum / progress.step:.4f}" + _best(progress, settings))
+                checkpoint()
+            record = {"epoch": epoch + 1, "loss": progress.loss_sum / max(progress.step, 1), "seconds": round(progress.seconds - mark, 3)}
+            if not math.isfinite(record["loss"]):
+                raise VitrailError(f"The loss is no longer finite in epoch {epoch + 1}: lower lr, or set clip (a largest gradient norm).")
+            if validate and ((epoch + 1) % settings.validate_every == 0 or epoch + 1 == last):
+                record[settings.metric] = value = validate(model)
+                if progress.best_value is None or value > progress.best_value:
+                    progress.best_value, progress.best_epoch, progress.bad, best = value, epoch + 1, 0, snapshot(model)
+                else:
+                    progress.bad += 1
+                progress.finished = bool(settings.patience) and progress.bad >= settings.patience
+            progress.curve.append(record)
+            progress.epoch, progress.step, progress.loss_sum = epoch + 1, 0, 0.0
+            checkpoint()
+        progress.finished = True
+    if checkpoints and rank == 0:
+        checkpoint(now=True)
+    if best is not None:
+        model.load_state_dict(best)
+    return Trained(progress, resumed)
+
+
+def _best(progress: Progress, settings: TrainSettings) -> str:
+    return "" if progress.best_value is None else f", best {settings.metric} {progress.best_value:.4f} (epoch {progress.best_epoch})"
