@@ -173,7 +173,7 @@ def evaluate_part(
         if np.isfinite(found):
             means[str(metric)] = found
     users = part.histories.users.numpy().astype(np.int64)
-    clusters = _clusters(users)
+    clusters = clusters_of(users)
     ci = {name: bootstrap_ci(values[name], clusters=clusters) for name in means if name in values} if intervals else {}
     asked = default_slices(train_counts, lengths) if slices is True else list(slices or ())
     cut = {piece.name: row for piece in asked if (row := _slice_row(piece, wanted, hits, codes, part, protocol))}
@@ -194,7 +194,7 @@ def _warnings(part: Part) -> list[str]:
     return [f"Only {len(part):,} {part.name} queries (fewer than {FEW_QUERIES}): read the intervals, not the third digit."]
 
 
-def _clusters(users: Int) -> Int | None:
+def clusters_of(users: Int) -> Int | None:
     """User of each query where a user asks several, else none; an unknown user (-1) is a user of its own each time."""
     own = np.where(users >= 0, users, -1 - np.arange(len(users)))
     return own if len(np.unique(own)) < len(own) else None
