@@ -54,6 +54,8 @@ def _sentence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
     if first["type"] == "missing":
         return f'The key "{key}" is missing in {where}: add it.'
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not first["loc"]:
+        return f"Bad {where}: {message}."
     if first["type"] == "value_error":
         return f'Bad value for "{key}" in {where}: {message}.'
     return f'Bad value for "{key}" in {where}: {message[0].lower()}{message[1:]}, got {first["input"]!r}.'
@@ -93,6 +95,8 @@ def read_yaml(path: Any) -> dict[str, Any]:
             values = yaml.safe_load(file)
     except FileNotFoundError:
         raise SettingError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not readable YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(values, dict):

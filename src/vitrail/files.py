@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,19 +14,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vitrail.errors import ArtifactError, DataError, ResourceError
+from vitrail.errors import ArtifactError, DataError, ResourceError, VitrailError
+
+_FULL = re.compile(r"No space left|[Dd]isk quota|os error 28\b|\d+ requested and \d+ written")
+"""How numpy, polars and safetensors tell of a full disk: in words, with no error number."""
 
 
 @contextmanager
 def full_disk_as_sentence(where: Path) -> Iterator[None]:
-    """Turns 'no space left' and 'permission denied' into one sentence about `where`."""
+    """Turns 'no space left', 'permission denied' and an impossible place into one sentence about `where`, whichever library met it."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+    except VitrailError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
             raise ResourceError(f"The disk is full while writing {where}: free some space and run again; nothing was left half-written.") from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise ResourceError(f"{where} cannot be written: check its permissions.") from None
+        if number in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            raise ResourceError(f"{where} cannot be written ({os.strerror(number).lower()}): choose another place.") from None
         raise
 
 
@@ -68,7 +77,12 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
             if target.exists():
                 old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
                 os.replace(target, old / "was")
-                os.replace(temporary, target)
+                try:
+                    os.replace(temporary, target)
+                except BaseException:
+                    os.replace(old / "was", target)
+                    old.rmdir()
+                    raise
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 os.replace(temporary, target)

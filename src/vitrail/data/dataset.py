@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from vitrail.data.log import Log
 from vitrail.data.schema import FORMAT, DatasetInfo, FileRecord
 from vitrail.data.vocabulary import Vocabulary, mix
-from vitrail.errors import ArtifactError, DataError
+from vitrail.errors import ArtifactError, DataError, ResourceError, SettingError
 from vitrail.files import atomic_folder, fingerprint, sha256
 
 TABLES = ("interactions", "items", "users", "rejects")
@@ -44,7 +45,10 @@ class Dataset:
             raise ArtifactError(f"{file} is damaged: it holds no mapping; ingest the data again.")
         if isinstance(values.get("format"), int) and values["format"] > FORMAT:
             raise ArtifactError(f"{self.path} was written by a newer Vitrail (data format {values['format']}, this one reads {FORMAT}): upgrade Vitrail.")
-        self.info = DatasetInfo.of(values, where=str(file))
+        try:
+            self.info = DatasetInfo.of(values, where=str(file))
+        except SettingError as error:
+            raise ArtifactError(f"{str(error).rstrip('.')}: the file is damaged; ingest the data again.") from None
 
     def __repr__(self) -> str:
         counts = self.info.counts
@@ -114,22 +118,20 @@ class Dataset:
         return self.interactions["part"]
 
     def log(self, *, ties: str = "seeded", seed: int = 0) -> Log:
-        """The events that count, as CSR arrays sorted by user and time; events of one instant are ordered by a hash
-        under `seed` (`ties="seeded"`) or as in the file (`ties="file"`). Cached on disk beside the tables.
+        """The events that count, as CSR arrays sorted by user and time or position; what these leave open is ordered by a
+        hash of the item under `seed` (`ties="seeded"`) or as in the file (`ties="file"`). Cached on disk beside the tables.
+
+        Raises ArtifactError where the tables do not belong together.
         """
-        key = fingerprint([self.fingerprint, ties, seed, "log-1"])
+        key = fingerprint([self.fingerprint, ties, seed, "log-2"])
         folder = self.path / "cache" / f"log-{key}"
-        if not folder.exists():
+        if (arrays := _cached(folder)) is None:
             arrays = self._build_log(ties, seed)
-            try:
-                with atomic_folder(folder, overwrite=True) as temporary:
-                    for name, array in arrays.items():
-                        np.save(temporary / f"{name}.npy", array)
-            except OSError as error:
-                if not isinstance(error, PermissionError):
-                    raise
-                return Log(n_items=len(self.items), **arrays)
-        arrays = {file.stem: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
+            with suppress(ResourceError), atomic_folder(folder, overwrite=True) as temporary:
+                # A cache that cannot be written (read-only folder, full disk) costs time, not the answer.
+                for name, array in arrays.items():
+                    np.save(temporary / f"{name}.npy", array)
+            arrays = _cached(folder) or arrays
         return Log(n_items=len(self.items), **arrays)
 
     def _build_log(self, ties: str, seed: int) -> dict[str, Any]:
@@ -139,31 +141,33 @@ class Dataset:
         if self.info.positive:
             table = table.filter(compile_condition(self.info.positive, table.columns))
         users, items = self.user_ids.encode(table["user"]), self.item_ids.encode(table["item"])
+        if (users < 0).any() or (items < 0).any():
+            raise ArtifactError(f"{self.path}: interactions.parquet has users or items that its tables lack; it was changed or damaged: ingest the data again.")
         rows = table["row"].to_numpy().astype(np.int64)
         keys: list[Any] = [rows]
+        if ties == "seeded":
+            keys.append(mix(self.item_ids.hashes[items], seed))
         times = None
         if self.info.order == "position":
             keys.append(table["position"].to_numpy())
         elif self.info.order == "timestamp":
-            part = table["part"].replace_strict({"train": 0, "valid": 1, "test": 2}, return_dtype=pl.Int64).to_numpy() if self.info.predefined else np.zeros(len(rows), int)
             times = table["timestamp"].dt.epoch("us").fill_null(np.iinfo(np.int64).max).to_numpy()
-            if ties == "seeded":
-                keys.append(mix(self.item_ids.hashes[items], seed))
-            keys += [times, part] if self.info.timed_parts else [times]
+            keys.append(times)
+            if self.info.timed_parts:
+                keys.append(table["part"].replace_strict({"train": 0, "valid": 1, "test": 2}, return_dtype=pl.Int64).to_numpy())
         order = np.lexsort([*keys, users])
         users, items, rows = users[order], items[order], rows[order]
+        weights = None
         keep = np.ones(len(rows), dtype=bool)
+        if self.info.weights is not None:
+            weights = table["event"].replace_strict(self.info.weights, default=0.0, return_dtype=pl.Float32).to_numpy()[order].astype(np.float32)
+            keep = weights > 0
         if self.info.repeats != "keep":
-            pair = users * len(self.items) + items
+            counted = np.flatnonzero(keep)  # an event that does not count is nobody's first or last
+            pair = (users * len(self.items) + items)[counted]
             first = np.unique(pair if self.info.repeats == "first" else pair[::-1], return_index=True)[1]
             keep[:] = False
-            keep[first if self.info.repeats == "first" else len(pair) - 1 - first] = True
-        weights = None
-        if self.info.weights is not None:
-            declared = self.info.weights
-            event = table["event"].replace_strict(declared, default=0.0, return_dtype=pl.Float32).to_numpy()
-            weights = event[order].astype(np.float32)
-            keep &= weights > 0
+            keep[counted[first if self.info.repeats == "first" else len(pair) - 1 - first]] = True
         users, items, rows = users[keep], items[keep], rows[keep]
         arrays: dict[str, Any] = {
             "indptr": np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(self.users)))]).astype(np.int64),
@@ -175,6 +179,16 @@ class Dataset:
         if weights is not None:
             arrays["weights"] = weights[keep]
         return arrays
+
+
+def _cached(folder: Path) -> dict[str, Any] | None:
+    """The arrays of a cached log, memory-mapped; none where they are absent or damaged."""
+    try:
+        arrays = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in folder.glob("*.npy")}
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = {"indptr", "items", "rows"} <= set(arrays) and len(arrays["items"]) == len(arrays["rows"]) == arrays["indptr"][-1]
+    return arrays if whole else None
 
 
 def complete(table: pl.DataFrame | None, role: str, seen: pl.Series) -> tuple[pl.DataFrame, Vocabulary]:

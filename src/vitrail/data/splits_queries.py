@@ -66,7 +66,8 @@ def _static(name: str, log: Log, own: Bool, history: Bool, masked: Bool) -> Part
     users = targets // log.n_items
     past = log.where(history)
     asked = past.lengths[users] > 0
-    fresh = asked & ~_contains(np.unique(pairs[masked]), targets)
+    known = pairs[masked]
+    fresh = asked & ~_contains(np.unique(known[_contains(targets, known)]), targets)
     keep = np.unique(users[fresh])
     left_out = {NO_HISTORY: len(np.unique(users[~asked])), ALL_SEEN: len(np.unique(users[asked])) - len(keep)}
     hidden = log.where(masked)
