@@ -97,7 +97,8 @@ def test_time_has_a_rhythm_and_sessions(shop: Dataset) -> None:
 
 def test_popularity_and_exposure_settings_act(tmp_path: Path) -> None:
     def top_share(**values: object) -> float:
-        counts = np.sort(simulate(tmp_path / "shop", settings=settings(cold_items=0.0, users=1_500, events=15_000, **values), overwrite=True).log().item_counts)[::-1]
+        shop = simulate(tmp_path / "shop", settings=settings(cold_items=0.0, users=1_500, events=15_000, **values), overwrite=True)
+        counts = np.sort(shop.log().item_counts)[::-1]
         return float(counts[:10].sum() / counts.sum())
 
     blind, biased = top_share(exposure_bias=0.0), top_share(exposure_bias=1.5)
@@ -128,7 +129,8 @@ def test_drift_setting_is_the_share_of_interests_that_change(tmp_path: Path) -> 
 
 def test_attributes_of_users_tell_a_little_of_their_interests(shop: Dataset) -> None:
     truth = pl.read_parquet(shop.path / "truth/user_interests.parquet").join(pl.read_parquet(shop.path / "truth/interests.parquet"), on="interest")
-    table = truth.join(shop.users, on="user").group_by("age", "category").len().pivot("category", index="age", values="len").fill_null(0).drop("age").to_numpy().astype(float)
+    counts = truth.join(shop.users, on="user").group_by("age", "category").len().pivot("category", index="age", values="len")
+    table = counts.fill_null(0).drop("age").to_numpy().astype(float)
     expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
     cramer = np.sqrt(((table - expected) ** 2 / expected).sum() / table.sum() / (min(table.shape) - 1))
     assert 0.1 < cramer < 0.5
@@ -234,10 +236,10 @@ def test_bad_settings_and_taken_places_are_sentences(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_or_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    def full(done: int) -> None:
+    def full(events: int, state: str) -> None:
         raise OSError(28, "No space left on device")
 
-    def stop(done: int) -> None:
+    def stop(events: int, state: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(ResourceError, match="disk is full"):
@@ -249,7 +251,6 @@ def test_a_full_disk_or_an_interruption_leaves_nothing(tmp_path: Path) -> None:
 
 def test_progress_tells_the_events_written(tmp_path: Path) -> None:
     told: list[int] = []
-    simulate(tmp_path / "shop", settings=settings(users=2_100), progress=told.append)
+    simulate(tmp_path / "shop", settings=settings(users=2_100), progress=lambda events, state: told.append(events))
     assert len(told) == 3
-    assert told == sorted(told)
-    assert told[-1] == 4_000
+    assert sum(told) == 4_000

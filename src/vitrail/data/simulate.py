@@ -69,10 +69,12 @@ class SimulatorSettings(Settings):
     """Seed of everything."""
 
 
-def simulate(out: str | Path, *, settings: SimulatorSettings | None = None, overwrite: bool = False, progress: Callable[[int], None] | None = None) -> Dataset:
+def simulate(
+    out: str | Path, *, settings: SimulatorSettings | None = None, overwrite: bool = False, progress: Callable[[int, str], None] | None = None
+) -> Dataset:
     """Simulate a shop into the data-set folder `out`, streamed in blocks of users, atomically.
 
-    `progress` is called with the number of events written so far. Raises DataError where `out` is taken,
+    `progress(events, state)` is called after every block with the events it brought. Raises DataError where `out` is taken,
     ResourceError where the disk is full.
     """
     settings = settings or SimulatorSettings()
@@ -114,7 +116,7 @@ def simulate(out: str | Path, *, settings: SimulatorSettings | None = None, over
     return Dataset(out)
 
 
-def _write_events(folder: Path, crowd: Crowd, user_ids: pl.Series, progress: Callable[[int], None] | None) -> int:
+def _write_events(folder: Path, crowd: Crowd, user_ids: pl.Series, progress: Callable[[int, str], None] | None) -> int:
     """Writes interactions.parquet and the truth of the users block by block; returns the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -141,7 +143,7 @@ def _write_events(folder: Path, crowd: Crowd, user_ids: pl.Series, progress: Cal
                 flush(name, GROUP)
             done += len(block.items)
             if progress is not None:
-                progress(done)
+                progress(len(block.items), f"block {number + 1} of {crowd.blocks}")
         for name in writers:
             flush(name, 0)
     finally:

@@ -37,7 +37,7 @@ SESSION_ENDS = 0.3
 """Chance that an event is the last of its session."""
 STAYS = 0.85
 """Chance that an event follows the interest its session began with."""
-FOND = 0.2
+FOND = 0.1
 """Chance that a person who meets an old choice again takes it again."""
 DAY = 86_400
 EVENTS = ("view", "cart", "buy")
