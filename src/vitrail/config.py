@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
@@ -50,7 +51,7 @@ def _sentence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "value"
     if first["type"] == "extra_forbidden":
-        return f'Unknown key "{key}" in {where}.{did_you_mean(key, cls.model_fields)}'
+        return f'Unknown key "{key}" in {where}.{did_you_mean(str(first["loc"][-1]), _known(cls, first["loc"]))}'
     if first["type"] == "missing":
         return f'The key "{key}" is missing in {where}: add it.'
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
@@ -59,6 +60,17 @@ def _sentence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
     if first["type"] == "value_error":
         return f'Bad value for "{key}" in {where}: {message}.'
     return f'Bad value for "{key}" in {where}: {message[0].lower()}{message[1:]}, got {first["input"]!r}.'
+
+
+def _known(cls: type[BaseModel], loc: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys known at the place `loc` of nested settings."""
+    for part in loc[:-1]:
+        field = cls.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ()
+        cls = inner
+    return cls.model_fields
 
 
 def parse_assignments(pairs: Iterable[str]) -> dict[str, Any]:
@@ -88,10 +100,10 @@ def _number_or(value: Any) -> Any:
     return value
 
 
-def read_yaml(path: Any) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises SettingError where the file is absent, malformed or not a mapping."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8") as file:
             values = yaml.safe_load(file)
     except FileNotFoundError:
         raise SettingError(f"There is no file {path}.") from None

@@ -50,8 +50,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         try:
             yield temporary
             _sync(temporary)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -68,7 +68,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     with full_disk_as_sentence(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        os.chmod(temporary, 0o777 & ~_umask())
+        temporary.chmod(0o777 & ~_umask())
         try:
             yield temporary
             for file in temporary.rglob("*"):
@@ -76,16 +76,16 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
                     _sync(file)
             if target.exists():
                 old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-                os.replace(target, old / "was")
+                target.replace(old / "was")
                 try:
-                    os.replace(temporary, target)
+                    temporary.replace(target)
                 except BaseException:
-                    os.replace(old / "was", target)
+                    (old / "was").replace(target)
                     old.rmdir()
                     raise
                 shutil.rmtree(old, ignore_errors=True)
             else:
-                os.replace(temporary, target)
+                temporary.replace(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -97,7 +97,7 @@ def _umask() -> int:
 
 
 def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         os.fsync(file.fileno())
 
 
@@ -124,7 +124,7 @@ def read_json(path: str | Path) -> Any:
 
 def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -125,13 +125,15 @@ class Dataset:
         """
         key = fingerprint([self.fingerprint, ties, seed, "log-2"])
         folder = self.path / "cache" / f"log-{key}"
-        if (arrays := _cached(folder)) is None:
+        clock = self.info.order == "timestamp" and not self.info.timed_parts
+        names = {"indptr", "items", "rows"} | ({"times"} if clock else set()) | ({"weights"} if self.info.weights is not None else set())
+        if (arrays := _cached(folder, names)) is None:
             arrays = self._build_log(ties, seed)
             with suppress(ResourceError), atomic_folder(folder, overwrite=True) as temporary:
                 # A cache that cannot be written (read-only folder, full disk) costs time, not the answer.
                 for name, array in arrays.items():
                     np.save(temporary / f"{name}.npy", array)
-            arrays = _cached(folder) or arrays
+            arrays = _cached(folder, names) or arrays
         return Log(n_items=len(self.items), **arrays)
 
     def _build_log(self, ties: str, seed: int) -> dict[str, Any]:
@@ -181,14 +183,13 @@ class Dataset:
         return arrays
 
 
-def _cached(folder: Path) -> dict[str, Any] | None:
-    """The arrays of a cached log, memory-mapped; none where they are absent or damaged."""
+def _cached(folder: Path, names: set[str]) -> dict[str, Any] | None:
+    """The arrays of a cached log, memory-mapped; none where one is absent or damaged."""
     try:
-        arrays = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in folder.glob("*.npy")}
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
     except (OSError, ValueError, EOFError):
         return None
-    whole = {"indptr", "items", "rows"} <= set(arrays) and len(arrays["items"]) == len(arrays["rows"]) == arrays["indptr"][-1]
-    return arrays if whole else None
+    return arrays if len({len(array) for name, array in arrays.items() if name != "indptr"} | {int(arrays["indptr"][-1])}) == 1 else None
 
 
 def complete(table: pl.DataFrame | None, role: str, seen: pl.Series) -> tuple[pl.DataFrame, Vocabulary]:
