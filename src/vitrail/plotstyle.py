@@ -94,6 +94,17 @@ def plain_numbers(axes: Axes, *, x: bool = False, y: bool = False) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
+def logarithmic(axes: Axes, *, x: bool = False, y: bool = False) -> None:
+    """Make an axis logarithmic, with ticks at 1, 2, 5 where it spans less than two decades. Call it after the data are drawn."""
+    from matplotlib.ticker import LogLocator
+
+    for wanted, axis, turn, limits in ((x, axes.xaxis, axes.set_xscale, axes.get_xlim), (y, axes.yaxis, axes.set_yscale, axes.get_ylim)):
+        if wanted:
+            turn("log")
+            low, high = limits()
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+
+
 def percent(axes: Axes, *, x: bool = False, y: bool = False) -> None:
     """Write the ticks of an axis, shares in [0, 1], as percentages."""
     from matplotlib.ticker import FuncFormatter, NullFormatter

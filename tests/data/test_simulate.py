@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from vitrail.data.dataset import Dataset
 from vitrail.data.simulate import SimulatorSettings, simulate, true_utility
+from vitrail.data.simulate_catalogue import make_catalogue
+from vitrail.data.simulate_events import Crowd, make_people
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.errors import DataError, ResourceError, SettingError
 from vitrail.files import sha256
@@ -62,6 +65,16 @@ def test_how_much_is_held_at_once_changes_nothing(tmp_path: Path, monkeypatch: p
     two = simulate(tmp_path / "b", settings=many)
     assert one.interactions.equals(two.interactions)
     assert pl.read_parquet(one.path / "truth/user_interests.parquet").equals(pl.read_parquet(two.path / "truth/user_interests.parquet"))
+
+
+def test_a_block_does_not_depend_on_those_before_it() -> None:
+    many = settings(users=3_000, events=9_000)
+    catalogue = make_catalogue(many)
+    one, two = (Crowd(many, catalogue, make_people(many, many.categories)) for _ in range(2))
+    one.block(0)
+    first, second = one.block(1), two.block(1)
+    for field in fields(first):
+        assert np.array_equal(getattr(first, field.name), getattr(second, field.name)), field.name
 
 
 def test_nothing_is_sold_before_its_release_and_cold_items_come_last(shop: Dataset) -> None:

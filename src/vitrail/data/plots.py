@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,7 @@ import polars as pl
 from vitrail.data.dataset import Dataset
 from vitrail.data.describe import Description, describe, times_of
 from vitrail.errors import unknown
-from vitrail.plotstyle import BLUE, FAINT, GREY, GRID, ORANGE, SKY, Format, figure, percent, plain, plain_numbers, save, share
+from vitrail.plotstyle import BLUE, FAINT, GREY, GRID, ORANGE, SKY, Format, figure, logarithmic, percent, plain, plain_numbers, save, share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,14 +21,14 @@ GRAINS = (("1h", "hour", 1 / 24), ("1d", "day", 1.0), ("1w", "week", 7.0), ("1mo
 """Widths that time is counted in: polars name, word, days."""
 
 
-def draw(dataset: Dataset, folder: str | Path, format: Format = "png") -> list[Path]:
+def draw(dataset: Dataset, folder: str | Path, format: Format = "png", *, facts: Description | None = None) -> list[Path]:
     """Draw `dataset` into `folder`; returns the files written, in reading order. Figures that the data cannot fill are left out.
 
-    Raises SettingError for an unknown format, ResourceError where the folder cannot be written.
+    `facts`: what `describe` said of it, where known. Raises SettingError for an unknown format, ResourceError where the folder cannot be written.
     """
     if format not in ("png", "svg"):
         raise unknown("picture format", format, ("png", "svg"))
-    facts = describe(dataset)
+    facts = facts or describe(dataset)
     if facts.events == 0:
         return []
     made: dict[str, Figure | None] = {
@@ -58,8 +58,7 @@ def _lengths(dataset: Dataset, facts: Description) -> Figure:
         y="users with at least so many",
     )
     axes.plot(values, reached, color=BLUE, marker="o" if len(values) < 40 else None, markersize=4)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    logarithmic(axes, x=True, y=True)
     axes.axvline(spread.median, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.annotate("median", (spread.median, reached.min()), xytext=(5, 2), textcoords="offset points", color=ORANGE, fontsize=9)
     plain_numbers(axes, x=True)
@@ -81,8 +80,7 @@ def _popularity(dataset: Dataset, facts: Description) -> Figure:
     # A curve needs no more points than pixels: a million items draw as fast as a thousand.
     shown = np.unique(np.geomspace(1, len(counts), 600).round().astype(np.int64)) - 1
     axes.plot(ranks[shown], counts[shown], color=BLUE, marker="o" if len(counts) < 40 else None, markersize=4)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    logarithmic(axes, x=True, y=True)
     groups = {"head": shape.head, "middle": shape.mid, "tail": shape.tail}
     start = 1
     for name, group in groups.items():
@@ -104,15 +102,18 @@ def _over_time(dataset: Dataset, facts: Description) -> Figure | None:
     times = times_of(dataset)
     if times is None or facts.span is None or facts.span.days <= 0:
         return None
-    every, word, _ = next((grain for grain in GRAINS if facts.span.days / grain[2] <= 150), GRAINS[-1])
+    every, word, width = next((grain for grain in GRAINS if facts.span.days / grain[2] <= 150), GRAINS[-1])
     table = pl.DataFrame({"time": times.drop_nulls().dt.truncate(every)}).group_by("time").len().sort("time").upsample("time", every=every)
     when, count = table["time"].dt.replace_time_zone(None).to_numpy(), table["len"].fill_null(0).to_numpy()
     drawn, axes = figure("Events over time", subtitle=f"{facts.span.first[:10]} to {facts.span.last[:10]} (UTC), events in each {word}", y=f"events per {word}")
-    steps = len(when) < 60
-    axes.fill_between(when, count, step="post" if steps else None, color=SKY, alpha=0.35, linewidth=0)
-    axes.plot(when[:-1], count[:-1], drawstyle="steps-post" if steps else "default", color=BLUE, linewidth=1.6)
+    style: Any = {"color": BLUE, "linewidth": 1.6}
+    if len(when) < 60:
+        when, count = np.append(when, when[-1] + np.timedelta64(round(width * 86_400), "s")), np.append(count, count[-1])
+        style["drawstyle"] = "steps-post"
+    axes.fill_between(when, count, step="post" if "drawstyle" in style else None, color=SKY, alpha=0.35, linewidth=0)
+    axes.plot(when[:-1], count[:-1], **style)
     # The last step is cut off where the data end: it looks like a fall and is none.
-    axes.plot(when[-2:], count[-2:], drawstyle="steps-post" if steps else "default", color=BLUE, linewidth=1.6, linestyle=(0, (1, 1.5)))
+    axes.plot(when[-2:], count[-2:], **style, linestyle=(0, (1, 1.5)))
     axes.set_ylim(bottom=0)
     import matplotlib.dates as md
 

@@ -45,7 +45,7 @@ class SimulatorSettings(Settings):
     """Things on sale."""
     events: PositiveInt = 40_000
     """Events of all users together."""
-    categories: Annotated[int, Field(ge=1, le=10_000)] = 12
+    categories: Annotated[int, Field(ge=1, le=1_000)] = 12
     """Categories; each has four subcategories."""
     factors: Annotated[int, Field(ge=2, le=512)] = 16
     """Width D of the latent vectors."""
@@ -61,7 +61,7 @@ class SimulatorSettings(Settings):
     """How far each category rises and falls within a year; 0: not at all."""
     cold_items: Share = 0.05
     """Share of items that are released only in the last tenth of the time span."""
-    days: Annotated[int, Field(ge=1, le=36_500)] = 365
+    days: Annotated[int, Field(ge=1, le=3_650)] = 365
     """Time span in days, from 2024-01-01."""
     pictures: bool = True
     """Whether a 64 x 64 picture of every item is drawn (about 1 ms an item)."""
