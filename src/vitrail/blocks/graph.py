@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -25,9 +27,11 @@ def bipartite_adjacency(indptr: Tensor, items: Tensor, n_items: int) -> Tensor:
     rows = np.repeat(scale, np.diff(A.indptr))
     values = (rows * scale[A.indices]).astype(np.float32)
     # 32-bit indices: the sparse product is 1.5 times as fast with them
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(A.indptr.astype(np.int32)), torch.from_numpy(A.indices.astype(np.int32)), torch.from_numpy(values), size=A.shape
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # PyTorch calls the format beta
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(A.indptr.astype(np.int32)), torch.from_numpy(A.indices.astype(np.int32)), torch.from_numpy(values), size=A.shape
+        )
 
 
 class _SymmetricProduct(torch.autograd.Function):

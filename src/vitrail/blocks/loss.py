@@ -45,27 +45,38 @@ def sampled_softmax(positive: Tensor, negative: Tensor, same: Tensor | None = No
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
-    """Computes loss and both gradients block by block in the forward pass: no (B, N) matrix is ever kept."""
+    """Computes loss and both gradients block by block in the forward pass: no (B, N) matrix is ever kept.
+
+    One more column carries what softmax needs through the matrix products: -shift beside h and 1 beside E make the product
+    h.E - shift, and the product with (E, 1) gives the gradient's sum and the normaliser at once. A block is then three
+    products and one pass of exp. The shift is the bound |h| max|E| >= h.E, or the true maximum where exp would underflow.
+    """
 
     @staticmethod
     def forward(ctx, h: Tensor, E: Tensor, targets: Tensor, block: int) -> Tensor:  # type: ignore[no-untyped-def]
-        rows = len(h)
-        grad_h, grad_E = torch.empty_like(h), torch.zeros_like(E)
-        total = h.new_zeros(())
-        for start in range(0, rows, block):
-            x, t = h[start : start + block], targets[start : start + block]
-            logits = x @ E.T
-            picked = logits.gather(1, t[:, None])
-            top = logits.amax(1, keepdim=True)
-            p = logits.sub_(top).exp_()
-            mass = p.sum(1, keepdim=True)
-            total += (mass.log() + top - picked).sum()
-            p /= mass
-            p.scatter_add_(1, t[:, None], p.new_full((len(t), 1), -1.0))
-            torch.mm(p, E, out=grad_h[start : start + block])
-            grad_E.addmm_(p.T, x)
-        ctx.save_for_backward(grad_h.div_(rows), grad_E.div_(rows))
-        return total / rows
+        ones = torch.cat([E, E.new_ones(len(E), 1)], 1)
+        longest = E.norm(dim=1).amax()
+        grad_h, grad_E = torch.empty_like(h), torch.zeros_like(ones)
+        log_mass = h.new_empty(len(h))
+        for start in range(0, len(h), block):
+            x = h[start : start + block]
+            shift = x.norm(dim=1) * longest
+            p = (torch.cat([x, -shift[:, None]], 1) @ ones.T).exp_()
+            sums = p @ ones
+            if bool((sums[:, -1] < 1e-30).any()):
+                logits = x @ E.T
+                shift = logits.amax(1)
+                p = logits.sub_(shift[:, None]).exp_()
+                sums = p @ ones
+            mass = sums[:, -1:]
+            log_mass[start : start + block] = mass[:, 0].log() + shift
+            grad_h[start : start + block] = sums[:, :-1] / mass
+            grad_E.addmm_(p.T, torch.cat([x, torch.ones_like(mass)], 1) / mass)
+        picked = E[targets]
+        loss = (log_mass - (h * picked).sum(1)).mean()
+        grad_E = grad_E[:, :-1].index_add(0, targets, h, alpha=-1.0)
+        ctx.save_for_backward((grad_h - picked).div_(len(h)), grad_E.div_(len(h)))
+        return loss
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
@@ -79,7 +90,7 @@ def full_softmax(h: Tensor, E: Tensor, targets: Tensor, block: int | None = None
     h (B, D) float32, E (N, D), targets (B,) -> scalar; ln N where all logits are 0.
     """
     if block is None:
-        block = max(32, min(len(h), (1 << 21 if h.device.type == "cpu" else 1 << 26) // max(len(E), 1)))
+        block = max(32, min(len(h), (3 << 19 if h.device.type == "cpu" else 1 << 26) // max(len(E), 1)))
     loss: Tensor = _BlockedCrossEntropy.apply(h.contiguous(), E, targets, block)
     return loss
 

@@ -68,6 +68,8 @@ class Can(Settings):
     """Answers for a history it never saw, without retraining."""
     cold_items: bool = False
     """Answers with items that have no training event."""
+    personal: bool = True
+    """Answers depend on who asks."""
     similar: bool = True
     """Has a similarity between items."""
     filters: bool = True

@@ -86,7 +86,7 @@ class NextItem(System):
         return losses.bce(positive, negative)
 
     def prepare(self) -> None:
-        self._items = self.item().float().contiguous()
+        self._items = self.item().detach().float().contiguous()
 
     def represent(self, histories: Sets) -> Tensor:
         """B histories -> (B, D) vectors that ask for the next item; a history without events gives a meaningless row."""

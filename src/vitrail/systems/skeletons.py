@@ -146,7 +146,7 @@ class TwoTower(System):
 
     def prepare(self) -> None:
         users, items = self.tables()
-        self._users, self._items = users.float().contiguous(), items.float().contiguous()
+        self._users, self._items = users.detach().float().contiguous(), items.detach().float().contiguous()
         self._seen = self._users.abs().sum(1) > 0
 
     def answerable(self, histories: Sets) -> Tensor:

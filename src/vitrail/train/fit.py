@@ -16,7 +16,7 @@ from vitrail.data.dataset import Dataset
 from vitrail.data.split import Part, Split
 from vitrail.data.splits import SplitSettings, default_split, make_split, parse_split
 from vitrail.errors import DataError, ResourceError, SettingError
-from vitrail.evaluate import journal  # soon
+from vitrail.evaluate import journal
 from vitrail.evaluate.evaluator import Evaluation, diversity_vectors, evaluate_part
 from vitrail.evaluate.protocol import Protocol, protocol_for
 from vitrail.funnel.recommender import Recommender, load

@@ -13,7 +13,7 @@ from torch import Tensor
 from vitrail.config import PositiveFloat, Settings
 from vitrail.data.log import Log
 from vitrail.errors import DataError
-from vitrail.systems.base import Can, system
+from vitrail.systems.base import Can, System, system
 from vitrail.systems.skeletons import Table
 
 DAY = 86_400_000_000
@@ -25,7 +25,7 @@ def decayed_counts(log: Log, half_life: float | None, count: str) -> np.ndarray:
     weights = np.ones(len(log)) if count != "weights" or log.weights is None else log.weights.astype(np.float64)
     if half_life is not None:
         if log.times is None:
-            raise DataError('System "popular" with half_life needs clock times, and these data have none: leave half_life out, or ingest with --timestamp COLUMN.')
+            raise DataError('System "popular" with half_life needs clock times, and these data have none: leave it out, or ingest with --timestamp COLUMN.')
         weights = weights * np.exp2(-(log.times.max() - log.times) / (half_life * DAY))
     if count == "users":  # the newest event of each (user, item) pair, so a repeat never counts twice
         pairs = (log.users * log.n_items + log.items)[::-1]
@@ -39,7 +39,7 @@ def decayed_counts(log: Log, half_life: float | None, count: str) -> np.ndarray:
 class Popular(Table):
     """The most popular items, of all time or with recent events counting more."""
 
-    can: ClassVar[Can] = Can(new_users=True, similar=False)
+    can: ClassVar[Can] = Can(new_users=True, similar=False, personal=False)
 
     class Config(Settings):
         """Settings of popular."""
@@ -53,4 +53,5 @@ class Popular(Table):
         config: Any = self.config
         return torch.from_numpy(decayed_counts(interactions, config.half_life, config.count))
 
-    similarity = Table.__mro__[1].similarity  # type: ignore[attr-defined]  # one score per item is no similarity
+    def similarity(self, items: Tensor) -> Tensor:
+        return System.similarity(self, items)  # one score per item is no similarity: refuses
