@@ -151,11 +151,11 @@ def leaks(split: Split) -> tuple[str, ...]:
         for what, log in logs.items():
             if part.name == "valid" and log is split.known:
                 continue
-            if log.rows is not None and part.target_rows is not None and (shared := len(np.intersect1d(log.rows, part.target_rows))):
+            if log.rows is not None and part.target_rows is not None and (shared := _overlap(log.rows, part.target_rows)):
                 found.append(f"{shared:,} {part.name} events are also among {what}.")
         found += _of_queries(part, len(split.cold_items))
     rows = [part.target_rows for part in parts if part.target_rows is not None]
-    if len(rows) == 2 and (shared := len(np.intersect1d(rows[0], rows[1]))):
+    if len(rows) == 2 and (shared := _overlap(rows[0], rows[1])):
         found.append(f"{shared:,} test events are also validation events.")
     test = split.test
     if split.train.times is None or test is None or test.target_times is None or not len(test):
@@ -172,6 +172,13 @@ def leaks(split: Split) -> tuple[str, ...]:
     if after > 0:
         found.append(f"By design {_percent(after)} of the training events happen after the median test event: a system may learn from the future.")
     return tuple(found)
+
+
+def _overlap(rows: Int64, others: Int64) -> int:
+    """How many of the distinct `others` are among `rows`; marks are faster than sorting here."""
+    marks = np.zeros(max(int(rows.max(initial=-1)), int(others.max(initial=-1))) + 1, dtype=bool)
+    marks[rows] = True
+    return int(marks[others].sum())
 
 
 def _of_queries(part: Part, n_items: int) -> list[str]:
