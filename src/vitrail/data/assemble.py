@@ -66,7 +66,8 @@ def _look(source: Source, told: IngestSettings, *, several: bool, head: int | No
     if source.part is not None:
         wanted["part"] = "none"
     sample = raw.frame.head(SAMPLE)
-    if not sample.width or not sample.height:
+    if not sample.height:
+        Ledger().reject(raw, raw.reasons, sum(map(len, raw.reasons.values())))
         raise DataError(f"{source.path} has no row that can be read: see --format and --separator.")
     named = raw.header or raw.format not in ("csv", "tsv")
     return Looked(source, raw, guess_roles(sample, wanted, path=source.path, header=named, lenient=OPTIONAL if several else ()))

@@ -78,7 +78,8 @@ def clean_ids(series: pl.Series, role: str, path: Path) -> tuple[pl.Series, int,
     text = series.cast(pl.String)
     stripped = text.str.strip_chars()
     missing = (stripped.is_null() | (stripped == "")).fill_null(True).to_numpy()
-    return stripped.rename(role), int((text != stripped).sum()) - int(((text != stripped).fill_null(False) & pl.Series(missing)).sum()), missing
+    spaced = (text != stripped).fill_null(False).to_numpy() & ~missing
+    return stripped.rename(role), int(spaced.sum()), missing
 
 
 def clean_events(
@@ -142,7 +143,13 @@ def repeated(frame: pl.DataFrame) -> Mask:
     """(R,) which rows equal an earlier one in every column but line and file."""
     compared = {name: dtype for name, dtype in frame.schema.items() if name not in (LINE, FILE)}
     columns = [pl.col(name).list.join("\x1f") if isinstance(dtype, pl.List) else pl.col(name) for name, dtype in compared.items()]
-    first = frame.select(columns).with_row_index("__row").unique(subset=pl.all().exclude("__row"), keep="first", maintain_order=False)["__row"]
-    mask = np.ones(frame.height, dtype=bool)
-    mask[first.to_numpy()] = False
+    rows = frame.select(columns)
+    # rows of one hash are few: only they are compared in full
+    again = rows.hash_rows(seed=0).is_duplicated()
+    mask = np.zeros(frame.height, dtype=bool)
+    if again.any():
+        alike = rows.with_row_index("__row").filter(again)
+        first = alike.unique(subset=rows.columns, keep="first", maintain_order=False)["__row"]
+        mask[alike["__row"].to_numpy()] = True
+        mask[first.to_numpy()] = False
     return mask

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import orjson
 import polars as pl
 
-from vitrail.data.readers_json import as_text, flat, read_document, read_json_lines
+from vitrail.data.readers_json import as_text, flat, is_object, read_document, read_json_lines
 from vitrail.data.readers_text import Int64, Reasons, TextFile, quotes_balance, read_delimited, read_lines
 from vitrail.data.roles import is_name, is_number
 from vitrail.data.times import looks_like_time
@@ -71,21 +71,17 @@ def read_table(
         raise DataError(f"There is no file {path}.")
     if format == "parquet" or (format is None and _is_parquet(path)):
         return _read_parquet(path, head)
-    kind = format or ("json" if path.name.split(".gz")[0].endswith(".json") else None)
+    kind = format or _json_kind(path)
     text = TextFile(path, encoding, None if kind == "json" else head)
-    first = next(iter(text.sample(1)))
-    if kind in (None, "json", "jsonl") and first.lstrip()[:1] in ("{", "["):
-        try:
-            several = isinstance(orjson.loads(first), dict) and len(list(text.sample(2))) == 2
-        except orjson.JSONDecodeError:
-            several = kind == "jsonl" or (kind is None and first.lstrip()[:1] == "{" and first.rstrip().endswith("}"))
-        if not several and not (kind == "jsonl" and first.lstrip()[:1] == "{"):
-            if head is not None and kind != "json":
-                text = TextFile(path, encoding)
-            frame = read_document(path, bytes(text.data).decode(errors="replace"))
-            return RawTable(path, "json", frame, np.arange(1, frame.height + 1), {}, lambda row: orjson.dumps(frame.row(row - 1, named=True)).decode())
+    first = next(iter(text.sample(1))).strip()
+    if kind == "json" and is_object(first) and len(list(text.sample(2))) == 2:
         kind = "jsonl"
-    if kind in ("json", "jsonl"):
+    if kind is None and first.startswith("{") and (is_object(first) or first.endswith("}")):
+        kind = "jsonl"
+    if kind == "json":
+        frame = read_document(path, bytes(text.data).decode(errors="replace"))
+        return RawTable(path, "json", frame, np.arange(1, frame.height + 1), {}, lambda row: orjson.dumps(frame.row(row - 1, named=True)).decode())
+    if kind == "jsonl":
         frame, lines, reasons = read_json_lines(text)
         return _raw(text, Layout("jsonl", None, False, [], {}), frame, lines, reasons)
     layout = find_layout(text, format=kind, separator=separator, header=header)
@@ -97,6 +93,11 @@ def read_table(
         raise DataError(f"{path} holds a header and no rows: nothing to read.")
     quoted = layout.format != "atomic" and (layout.separator != "\t" or quotes_balance(text, "\t"))
     return _raw(text, layout, *read_delimited(text, layout.names, layout.separator, at, quoted=quoted))
+
+
+def _json_kind(path: Path) -> str | None:
+    suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
+    return "jsonl" if suffixes & {".jsonl", ".ndjson"} else "json" if ".json" in suffixes else None
 
 
 def _raw(text: TextFile, layout: Layout, frame: pl.DataFrame, lines: Int64, reasons: Reasons) -> RawTable:
@@ -238,10 +239,12 @@ def _is_per_line(lines: Sequence[str], separator: str | None) -> bool:
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row names the columns: no number in it, and its names are known or unlike what stands below."""
     first, below = [name.strip() for name in rows[0]], rows[1:]
-    if any(not name or is_number(name) for name in first) or len(set(first)) < len(first):
+    if any(not name or is_number(name) for name in first):
         return False
     if any(is_name(name) for name in first):
         return True
+    if len(set(first)) < len(first):
+        return False
     for i, name in enumerate(first):
         column = [row[i] for row in below if len(row) == len(first) and row[i]]
         if column and sum(map(is_number, column)) >= 0.9 * len(column):

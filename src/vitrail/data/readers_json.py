@@ -36,7 +36,7 @@ def read_json_lines(text: TextFile) -> tuple[pl.DataFrame, Int64, Reasons]:
     whole = bool(keep.all()) or not len(bad)
     frame = _parse(bytes(text.data) if whole else _joined(text, keep))
     if frame is None or frame.height != int(keep.sum()):
-        wrong = np.array([line for line in np.flatnonzero(keep).tolist() if not _is_object(text.text(line))], dtype=np.int64)
+        wrong = np.array([line for line in np.flatnonzero(keep).tolist() if not is_object(text.text(line))], dtype=np.int64)
         reasons[NOT_JSON] = wrong
         keep[wrong] = False
         if not keep.any():
@@ -51,7 +51,8 @@ def _joined(text: TextFile, keep: Any) -> bytes:
     return "\n".join(text.text(line) for line in np.flatnonzero(keep).tolist()).encode()
 
 
-def _is_object(line: str) -> bool:
+def is_object(line: str) -> bool:
+    """Whether a line is a JSON object."""
     try:
         return isinstance(orjson.loads(line), dict)
     except orjson.JSONDecodeError:

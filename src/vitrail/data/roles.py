@@ -106,7 +106,7 @@ def guess_roles(frame: pl.DataFrame, told: Mapping[str, str | None], *, path: Pa
         roles[role] = RoleGuess(column, "told", examples(frame[column]))
         free.remove(column)
     for role in FLAGS:
-        if role in roles or told.get(role) == "none" or (role == "position" and "timestamp" in roles):
+        if role in roles or told.get(role) is not None or (role == "position" and "timestamp" in roles):
             continue
         column = _by_name(role, free, frame, path)
         if column is not None:
