@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vitrail.evaluate import intervals
 from vitrail.evaluate.intervals import bootstrap_ci, holm, paired_difference
 
 
@@ -66,3 +67,14 @@ def test_holm():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_the_normal_limit_of_many_users_agrees(monkeypatch):
+    rng = np.random.default_rng(7)
+    values, users = rng.gamma(2.0, size=6000) - 1.96, rng.integers(0, 2000, 6000)
+    drawn = [bootstrap_ci(values, draws=4000, clusters=c) for c in (None, users)] + [paired_difference(values, 0 * values)["p"]]
+    monkeypatch.setattr(intervals, "MANY", 1000)
+    limit = [bootstrap_ci(values, draws=4000, clusters=c) for c in (None, users)] + [paired_difference(values, 0 * values)["p"]]
+    for a, b in zip(drawn, limit, strict=True):
+        assert a == pytest.approx(b, abs=0.006)
+    assert drawn[0] != limit[0]

@@ -13,6 +13,8 @@ Int = npt.NDArray[np.int64]
 
 _BLOCK = 4_000_000
 """Random numbers held at once."""
+MANY = 100_000
+"""From so many users on, sums over redrawn users are taken from their normal limit."""
 
 
 class Difference(TypedDict):
@@ -92,6 +94,9 @@ def _redrawn_means(sums: Float, sizes: Float, draws: int, rng: np.random.Generat
         times: npt.NDArray[np.integer] = rng.multinomial(n, counts / n, size=draws)
         totals = times @ pairs
         return totals[:, 0] / totals[:, 1]
+    if n >= MANY:
+        mean = sums.sum() / sizes.sum()
+        return rng.normal(mean, np.sqrt(((sums - mean * sizes) ** 2).sum()) / sizes.sum(), size=draws)
     means = []
     block = max(1, _BLOCK // n)
     for start in range(0, draws, block):
@@ -105,6 +110,8 @@ def _flipped_sums(sums: Float, flips: int, rng: np.random.Generator) -> Float:
     size, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
     if len(size) * 8 <= len(sums):
         return (2 * rng.binomial(counts, 0.5, size=(flips, len(size))) - counts) @ size
+    if len(sums) >= MANY:
+        return rng.normal(0.0, np.sqrt((sums**2).sum()), size=flips)
     each = np.repeat(size, counts)
     found = []
     block = max(1, _BLOCK // max(len(each), 1))

@@ -88,7 +88,7 @@ def _fill_from_ties(scores: Tensor, rows: Tensor, values: Tensor, codes: Tensor,
     last = values[:, -1:]
     small = tie_ranks.to(torch.int32)
     filler = torch.empty_like(codes)
-    block = max(1, 2**24 // scores.shape[1])
+    block = max(1, (2**26 if scores.is_cuda else 2**19) // scores.shape[1])  # a processor is fastest where a block stays in its cache
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
         rank = torch.where(scores[rows[part]] == last[part], small, torch.iinfo(torch.int32).max)
