@@ -282,6 +282,11 @@ def test_what_counts_is_checked_and_kept(tmp_path):
     assert data.info.positive == "value >= 4" and data.info.repeats == "last" and len(data.log()) == 1
 
 
+def test_a_context_of_lists_in_one_file_and_text_in_another(tmp_path):
+    files = [put(tmp_path, "a.jsonl", '{"user": 1, "item": 2, "x": [1, 2]}\n'), put(tmp_path, "b.jsonl", '{"user": 1, "item": 3, "x": "q"}\n')]
+    assert ingest(files, out=tmp_path / "out").dataset.interactions["x"].to_list() == ["1|2", "q"]
+
+
 def test_overwrite_replaces(tmp_path):
     log = put(tmp_path, "log.csv", csv(ROWS))
     ingest([log], out=tmp_path / "out")

@@ -64,6 +64,10 @@ def test_wrong_separator(tmp_path):
     refused(tmp_path, DataError, "one column.*--separator", [put(tmp_path, "log.csv", GOOD.replace(",", "~"))])
 
 
+    for separator in ('"', "\n", ""):
+        refused(tmp_path, DataError, "--separator", [put(tmp_path, "log.csv", GOOD)], settings=IngestSettings(separator=separator))
+
+
 def test_absent_and_ambiguous_columns(tmp_path):
     log = put(tmp_path, "log.csv", "foo,bar,ts\na,b,1\nc,d,2\n")
     refused(tmp_path, DataError, r'--user COLUMN and --item COLUMN.*"foo", "bar"', [log])
@@ -116,6 +120,7 @@ def test_not_utf8(tmp_path):
     assert report.rejected == {"text that is not UTF-8": 1} and report.kept == 40
     refused(tmp_path, DataError, "not UTF-8.*--encoding", [put(tmp_path, "bad.csv", b"user,item\n" + b"caf\xe9,\xe91\n" * 5)], place="a")
     refused(tmp_path, DataError, "--encoding utf-16", [put(tmp_path, "wide.csv", GOOD.encode("utf-16"))], place="a")
+    refused(tmp_path, DataError, "header.*not UTF-8.*--encoding", [put(tmp_path, "head.csv", b"user,item,caf\xe9\n1,2,3\n")], place="a")
     refused(tmp_path, SettingError, 'no encoding "nope"', [put(tmp_path, "log.csv", GOOD)], settings=IngestSettings(encoding="nope"), place="a")
     wrong = put(tmp_path, "bad.csv", b"user,item\n\xff\xff,1\n")
     refused(tmp_path, DataError, "not shift_jis", [wrong], settings=IngestSettings(encoding="shift_jis"), place="a")
@@ -164,6 +169,7 @@ def test_parts_that_do_not_go_together(tmp_path):
     log = put(tmp_path, "log.csv", GOOD)
     refused(tmp_path, DataError, "given twice", [log], train=log)
     refused(tmp_path, DataError, "none for train", [], test=log)
+    refused(tmp_path, DataError, "is a folder where a file is wanted", [log], items=[tmp_path])
 
 
 def test_declarations_about_what_is_not_there(tmp_path):
@@ -176,7 +182,7 @@ def test_declarations_about_what_is_not_there(tmp_path):
 
 
 def test_settings_out_of_bounds():
-    cases = [({"weights": {"view": -1}}, "weights.view"), ({"min_user_events": -1}, "min_user_events"), ({"usr": "x"}, 'mean "user"'), ({"format": "xls"}, "format")]
+    cases = [({"weights": {"view": -1}}, "weights.view"), ({"min_user_events": -1}, "min_user_events"), ({"usr": "x"}, 'mean "user"')]
     for values, match in cases:
         with pytest.raises(SettingError, match=match):
             IngestSettings.of(values)

@@ -110,6 +110,29 @@ def test_spaced_ratings_are_a_table(tmp_path):
     assert raw.format == "csv" and raw.frame.width == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "separator", "names"),
+    [
+        (",user_id,item_id\n0,1,5\n1,2,6\n", ",", ["column1", "user_id", "item_id"]),  # a pandas index
+        ('"user","item"\n"1","u1","i1"\n"2","u2","i2"\n', ",", ["row", "user", "item"]),  # row names of R
+        ("u1,i1,click\nu2,i1,view\nu3,i1,view\n", ",", ["column1", "column2", "column3"]),  # "click" is a usual name, and here a value
+        ("196;242;3,5\n186;302;4,5\n", ";", ["column1", "column2", "column3"]),  # decimal commas
+        ("A39H,0205616461,5.0,1369699200\nA3JM,0558925278,3.0,1355443200\n", ",", ["column1", "column2", "column3", "column4"]),
+        ("alias,thing\nu1,i7\nu2,i8\n", ",", ["alias", "thing"]),  # unlike what stands below
+    ],
+)
+def test_headers_of_many_houses(tmp_path, text, separator, names):
+    raw = read_table(put(tmp_path, "log.csv", text))
+    assert raw.separator == separator and raw.frame.columns == names
+    assert raw.frame.height == len(text.splitlines()) - raw.header
+
+
+def test_text_that_is_not_utf8_inside_a_record_of_several_lines(tmp_path):
+    raw = read_table(put(tmp_path, "log.csv", b'user,item,note\nu1,i1,"a\nb\xe9\nc"\nu2,i2,x\n'))
+    assert raw.frame["user"].to_list() == ["u2"] and raw.lines.tolist() == [5]
+    assert {reason: lines.tolist() for reason, lines in raw.reasons.items()} == {"text that is not UTF-8": [2]}
+
+
 def test_json_lines_keep_every_digit(tmp_path):
     lines = [{"user": 9007199254740993, "item": "007", "tags": [1, "b"]}, {"user": "x", "item": 18446744073709551615, "at": {"lat": 1.5}}]
     path = put(tmp_path, "log.jsonl", json.dumps(lines[0]) + "\n\n{broken\n" + json.dumps(lines[1]) + "\n[1]\n")

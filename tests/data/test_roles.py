@@ -67,6 +67,10 @@ def test_without_header_places_decide():
     assert guessed(frame, header=False) == {"user": "column1", "item": "column2", "value": "column3", "timestamp": "column4"}
 
 
+    frame = columns(column1=["u1", "u2"], column2=["2009-05-04T23:08:57Z", "2009-05-04T13:54:10Z"], column3=["x1", "x2"])
+    assert guessed(frame, header=False) == {"user": "column1", "item": "column3", "timestamp": "column2"}
+
+
 def test_two_likely_columns_are_named_with_the_flag():
     frame = columns(user=["a", "b"], track_id=["1", "2"], artist_id=["3", "4"])
     with pytest.raises(DataError, match=r'"track_id", "artist_id".*--item COLUMN'):

@@ -117,7 +117,7 @@ def join(files: list[Looked], told: IngestSettings, ledger: Ledger) -> Events:
         frames.append(frame.with_columns(pl.lit(number, dtype=pl.UInt16).alias(FILE)))
         kept.append(replace(file, raw=replace(file.raw, frame=file.raw.frame.head(SAMPLE), lines=file.raw.lines[:SAMPLE])))
     files[:] = kept
-    frame = pl.concat(frames, how="diagonal_relaxed")
+    frame = pl.concat(_alike(frames), how="diagonal_relaxed")
     del frames
     if not frame.height:
         raise DataError("No row is left that can be used: see the files and the roles of their columns.")
@@ -131,6 +131,13 @@ def join(files: list[Looked], told: IngestSettings, ledger: Ledger) -> Events:
     if not told.keep_duplicates:
         frame = _once(frame, files, ledger)
     return Events(frame, order, files, timed_parts, {}, units, notes)
+
+
+def _alike(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
+    """A context column that is a list in one file and none in another becomes text everywhere."""
+    lists = {name for frame in frames for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)}
+    mixed = {name for frame in frames for name, dtype in frame.schema.items() if name in lists and not isinstance(dtype, pl.List)}
+    return [frame.with_columns(pl.col(name).list.join("|") for name in mixed if isinstance(frame.schema.get(name), pl.List)) for frame in frames]
 
 
 def _placeholders(frame: pl.DataFrame, ledger: Ledger) -> tuple[pl.DataFrame, list[str] | None]:

@@ -58,7 +58,8 @@ def guess_kind(series: pl.Series, type: str | None = None) -> KindGuess:
         return KindGuess("id")
     if share(known.str.contains(PICTURE)) > 0.9:
         return KindGuess("image")
-    if distinct == 2 and len(known) > 2 and set(known.str.to_lowercase().unique().to_list()) <= set(FLAGS):
+    values = set(known.str.to_lowercase().unique().to_list()) if distinct <= 4 else {""}
+    if values <= {"true", "false"} or (len(values) == 2 and len(known) > 2 and values <= set(FLAGS)):
         return KindGuess("flag")
     if type == "float":
         return KindGuess("number")

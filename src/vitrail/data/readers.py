@@ -89,6 +89,8 @@ def read_table(
         return _raw(text, layout, *read_lines(text, layout.separator))
     assert layout.separator is not None
     at = int(np.flatnonzero(~text.blank)[0]) + layout.header
+    if layout.header and "\ufffd" in text.text(at - 1):
+        raise DataError(f"The header of {path} is not UTF-8 text: pass its --encoding, e.g. --encoding latin-1.")
     if at >= len(text) or text.blank[at:].all():
         raise DataError(f"{path} holds a header and no rows: nothing to read.")
     quoted = layout.format != "atomic" and (layout.separator != "\t" or quotes_balance(text, "\t"))
@@ -117,8 +119,11 @@ def _raw(text: TextFile, layout: Layout, frame: pl.DataFrame, lines: Int64, reas
 def _is_parquet(path: Path) -> bool:
     if path.suffix in (".parquet", ".pq"):
         return True
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1"
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        raise DataError(f"{path} cannot be opened: see that it is a file, and its permissions.") from None
 
 
 def _read_parquet(path: Path, head: int | None) -> RawTable:
@@ -153,8 +158,8 @@ def find_layout(text: TextFile, *, format: str | None, separator: str | None, he
     lines = list(text.sample(SAMPLE))
     if separator is not None:
         separator = separator.encode().decode("unicode_escape") if "\\" in separator else separator
-        if not separator:
-            raise DataError("The separator is empty: pass a character, e.g. --separator ';'.")
+        if not separator or set(separator) & set('"\r\n'):
+            raise DataError("The separator must be a character other than a quote or a line end: pass e.g. --separator ';'.")
     if format in (None, "atomic"):
         fields = lines[0].split(separator or "\t")
         if format == "atomic" or all(ATOMIC.match(name) for name in fields):
@@ -164,17 +169,20 @@ def find_layout(text: TextFile, *, format: str | None, separator: str | None, he
     suffix = next((s for s in (".csv", ".tsv") if s in text.path.name.lower()), None)
     told = separator or {"csv": ",", "tsv": "\t"}.get(format or "")
     found = told or _separator(lines, suffix)
-    if format is None and told is None and header is None and (found is None or found == " ") and _is_per_line(lines, found):
+    if format is None and told is None and header is None and suffix is None and found in (None, " ") and _is_per_line(lines, found):
         return Layout("lines", _token_separator(lines), False, ["user", "item"], {})
     if found is None:
         found = {".csv": ",", ".tsv": "\t"}.get(suffix or "", ",")
     rows = _split(lines, found)
-    if Counter(len(row) for row in rows).most_common(1)[0][0] == 1 and len(rows[0]) == 1:
+    width = Counter(len(row) for row in rows).most_common(1)[0][0]
+    if width == 1 and len(rows[0]) == 1:
         shown = {"\t": "a tab", " ": "a space"}.get(found, f'"{found}"')
         raise DataError(f"{text.path} has one column only when split at {shown} (its first line: {lines[0][:80]!r}): pass the right --separator.")
     named = _has_header(rows) if header is None else header
     names = [name.strip() for name in rows[0]] if named else [f"column{i}" for i in range(1, len(rows[0]) + 1)]
     names = [name or f"column{i}" for i, name in enumerate(names, 1)]
+    if named and width == len(names) + 1:  # R writes row names without naming their column
+        names.insert(0, "row")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f'{text.path} has two columns named "{twice[0]}": rename one (or pass --no-header where its first line holds data).')
@@ -202,15 +210,20 @@ def _split(lines: Sequence[str], separator: str) -> list[list[str]]:
 
 
 def _separator(lines: Sequence[str], suffix: str | None) -> str | None:
-    """The separator that cuts most lines into one same number of fields; between equals, the suffix and then the order of SEPARATORS decide."""
+    """The separator that cuts most lines into one same number of fields; between equals the one that cuts into most, then the suffix decides."""
     bare = [re.sub(r'"[^"]*"', '""', line) for line in lines]
-    best, best_share = None, 0.0
+    records = re.sub(r'"[^"]*"', '""', "\n".join(lines)).split("\n")
+    return _most_even(bare, suffix) or _most_even(records, suffix)
+
+
+def _most_even(bare: Sequence[str], suffix: str | None) -> str | None:
+    best, best_rank = None, (0.6, 0, False)
     for separator in SEPARATORS:
         counts = Counter(line.count(separator) for line in bare)
         number, hits = max(counts.items(), key=lambda pair: (pair[1], pair[0]))
-        share = hits / len(lines) + 0.01 * ({".csv": ",", ".tsv": "\t"}.get(suffix or "") == separator)
-        if number and bare[0].count(separator) == number and share > 0.6 and share > best_share + (0.3 if separator == " " and best else 0.0):
-            best, best_share = separator, share
+        rank = (round(hits / len(bare), 2), number, {".csv": ",", ".tsv": "\t"}.get(suffix or "") == separator)
+        if number and bare[0].count(separator) == number and rank > best_rank and not (separator == " " and best):
+            best, best_rank = separator, rank
     return best
 
 
@@ -237,13 +250,17 @@ def _is_per_line(lines: Sequence[str], separator: str | None) -> bool:
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row names the columns: no number in it, and its names are known or unlike what stands below."""
+    """Whether the first row names the columns: its names are known, or unlike what stands below."""
     first, below = [name.strip() for name in rows[0]], rows[1:]
-    if any(not name or is_number(name) for name in first):
-        return False
-    if any(is_name(name) for name in first):
+    known = [i for i, name in enumerate(first) if is_name(name)]
+    if len(known) > 1:
         return True
-    if len(set(first)) < len(first):
+    if any(map(is_number, first)):
+        return False
+    digits = any(any(map(str.isdigit, name)) for name in first)
+    if known and not digits and first[known[0]] not in {row[known[0]].strip() for row in below if len(row) > known[0]}:
+        return True
+    if "" in first or len(set(first)) < len(first):
         return False
     for i, name in enumerate(first):
         column = [row[i] for row in below if len(row) == len(first) and row[i]]

@@ -54,6 +54,9 @@ def gather(
     for path in [*files, *(p for p in (train, valid, test, images) if p), *items, *users, *events.values()]:
         if not path.exists():
             raise DataError(f"There is no file {path}.")
+    for path in [*(p for p in (train, valid, test) if p), *items, *users, *events.values()]:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder where a file is wanted: name a file in it.")
     if train and (files or events):
         raise DataError("The training part is given twice, as files and by --train: give it once.")
     result = Sources(items=list(items), users=list(users), images=images)

@@ -193,6 +193,10 @@ def read_delimited(text: TextFile, names: list[str], separator: str, first: int,
                 piece = array[text.starts[line] : text.ends[line]]
                 piece[piece == QUOTE] = APOSTROPHE
             data = pa.py_buffer(array)
+        if len(bad) and continued.any():
+            record = np.maximum.accumulate(np.where(continued, 0, np.arange(len(text))))
+            reasons[NOT_TEXT] = np.setdiff1d(record[bad][bad >= first], stray)
+            drop[reasons[NOT_TEXT]] = True
     lines = np.flatnonzero(~continued)
     lines = lines[lines >= first]
     if not len(lines):

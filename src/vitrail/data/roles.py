@@ -114,7 +114,8 @@ def guess_roles(frame: pl.DataFrame, told: Mapping[str, str | None], *, path: Pa
             free.remove(column)
     times = [name for name in free if looks_like_time(frame[name])]
     if not header and len(frame.columns) > 2:
-        times = [name for name in times if frame.columns.index(name) >= 2]
+        # an id may look like a unix time, never like a date
+        times = [name for name in times if frame.columns.index(name) >= 2 or not _is_numeric(frame[name])]
     if "timestamp" not in roles and told.get("timestamp") is None and times and len(frame.columns) > 2 and (header or "position" not in roles):
         if len(times) > 1:
             raise DataError(f"{path} has several columns of times ({_quoted(times)}): say which orders events by --timestamp COLUMN, or --timestamp none.")
