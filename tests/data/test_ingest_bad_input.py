@@ -176,6 +176,8 @@ def test_declarations_about_what_is_not_there(tmp_path):
     log = put(tmp_path, "log.csv", "user,item,event\nu,a,view\nu,b,buy\n")
     refused(tmp_path, DataError, 'No event is a "by".*"buy"', [log], settings=IngestSettings(weights={"by": 2}))
     refused(tmp_path, DataError, "--event COLUMN", [put(tmp_path, "plain.csv", GOOD)], settings=IngestSettings(weights={"buy": 2}))
+    test = put(tmp_path, "test.csv", "user,item\nu,c\n")
+    refused(tmp_path, DataError, "--part-event NAME", [], train=log, test=test, settings=IngestSettings(weights={"buy": 2}))
     refused(tmp_path, VitrailError, "price", [log], settings=IngestSettings(positive="price >= 4"))
     refused(tmp_path, DataError, 'No file has a column "colour"', [log], settings=IngestSettings(columns={"colour": "category"}))
     refused(tmp_path, DataError, "lower them", [log], settings=IngestSettings(min_user_events=9))

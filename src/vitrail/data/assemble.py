@@ -11,7 +11,6 @@ import polars as pl
 from vitrail.data.attributes import Attributes, add_pictures, keep_ids, read_attributes, typed
 from vitrail.data.clean import CANONICAL, FILE, LINE, Ledger, clean_events, clean_ids, repeated
 from vitrail.data.conditions import compile_condition
-from vitrail.data.dataset import write_dataset
 from vitrail.data.ingest import ColumnGuess, FileGuess, Guess, IngestReport, IngestSettings
 from vitrail.data.kcore import kcore
 from vitrail.data.readers import RawTable, read_table
@@ -250,6 +249,8 @@ def guess(sources: Sources, told: IngestSettings, head: int) -> Guess:
 
 def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -> IngestReport:
     """What `ingest` does."""
+    from vitrail.data.dataset import write_dataset  # imports torch, which `inspect` need not wait for
+
     ledger = Ledger()
     events = join(look(sources, told, None), told, ledger)
     type_context(events, told, ledger)
@@ -309,6 +310,8 @@ def _check_declared(frame: pl.DataFrame, told: IngestSettings, notes: list[str])
         for name in told.weights:
             if name not in kinds:
                 raise DataError(f'No event is a "{name}", which has a weight.{did_you_mean(name, [str(k) for k in kinds if k is not None])}')
+        if told.part_event is None and "part" in frame.columns and frame.filter(pl.col("part") != "train", pl.col("event").is_null()).height:
+            raise DataError("Kinds of events have weights and rows of valid or test have no kind, so they would not count: say which with --part-event NAME.")
         for kind in kinds:
             if kind not in told.weights:
                 notes.append(f"events of the kind {kind!r} have no weight and do not count")
