@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,22 @@ from vitrail.systems.base import Given, System
 SOURCES = pl.List(pl.Struct({"name": pl.String, "rank": pl.Int32, "score": pl.Float32}))
 BLOCK = 64 * 2**20
 """Bytes of scores held at once."""
+SMALL = 1 << 21
+"""Scores under which one thread answers: waking others costs more than it brings, on a busy machine many times more."""
+
+
+@contextmanager
+def threads_for(scores: int) -> Iterator[None]:
+    """One thread for a small question, all of them for a large one."""
+    before = torch.get_num_threads()
+    if scores >= SMALL or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Recommender:
@@ -125,8 +142,9 @@ class Recommender:
         return table.join(asked, on="query", how="left", maintain_order="left").select("query", "user", "item", "rank", "score", "sources", "why", "fallback")
 
     def _answer(self, questions: Sets, k: int, include_seen: bool, condition: str | None, offset: int) -> pl.DataFrame:
-        scores, own = self.score(questions)
-        codes, values = self._best(scores, k, condition, None if include_seen else questions)
+        with threads_for(len(questions) * len(self.item_ids)):
+            scores, own = self.score(questions)
+            codes, values = self._best(scores, k, condition, None if include_seen else questions)
         return self._table(codes, values, own, offset)
 
     def _table(self, codes: Tensor, values: Tensor, own: Tensor, offset: int) -> pl.DataFrame:
@@ -160,8 +178,9 @@ class Recommender:
         -> {user, fallback, items: [{item, rank, score, sources: [{name, rank, score}], why}]}; raises as `recommend`.
         """
         questions = self._questions(None if user is None else [user], None if history is None else [history])
-        scores, own = self.score(questions)
-        codes, values = self._best(scores, k, filter, None if include_seen else questions)
+        with threads_for(len(self.item_ids)):
+            scores, own = self.score(questions)
+            codes, values = self._best(scores, k, filter, None if include_seen else questions)
         itself = bool(own[0])
         name = self.name if itself else "popular"
         rows = []

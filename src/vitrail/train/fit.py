@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vitrail.data.dataset import Dataset
@@ -203,8 +203,6 @@ class _Fitter:
 
     def _train(self, model: System, config: Any, log: Any, stage: str, epochs: int | None) -> Progress:
         if isinstance(model, Table):
-            import time
-
             started = time.perf_counter()
             model.learn(log)
             return Progress(epoch=1, finished=True, seconds=time.perf_counter() - started)
@@ -280,7 +278,9 @@ def evaluate_run(
         )  # fmt: skip
     if part == "test":
         where = None if isinstance(run, Recommender) else str(run)
-        journal.append(dataset.path, {**evaluation.as_json(), "config": info["config"], "seed": info["seed"], "run": where})
+        note = journal.append(dataset.path, {**evaluation.as_json(), "config": info["config"], "seed": info["seed"], "run": where})
+        if note:
+            evaluation = evaluation.model_copy(update={"warnings": [*evaluation.warnings, note]})
     return evaluation
 
 
@@ -290,8 +290,3 @@ def recorded_split(values: Mapping[str, Any]) -> SplitSettings:
 
     cls = SPLITS[str(values["name"])]
     return cls.of({key: value for key, value in values.items() if key in cls.model_fields}, where="the manifest")
-
-
-def user_values(evaluation: Evaluation, metric: str) -> np.ndarray:
-    """(Q,) value of `metric` for each query."""
-    return evaluation.values[metric]
