@@ -118,7 +118,10 @@ def check_strangers(recommender: Recommender) -> None:
 def check_item_order(name: str, data: Dataset, folder: Path) -> None:
     """The same events and items in another order of rows: the same answers, bit for bit."""
     settings = quick(name, epochs=2)
-    tables = [fit(name, d, split="none", settings=settings, quiet=True).recommender.recommend(users=["u0", "u5"], k=6) for d in (data, checkerboard(folder / "shuffled", shuffled=True))]
+    tables = [
+        fit(name, d, split="none", settings=settings, quiet=True).recommender.recommend(users=["u0", "u5"], k=6)
+        for d in (data, checkerboard(folder / "shuffled", shuffled=True))
+    ]
     assert tables[0].equals(tables[1])
 
 

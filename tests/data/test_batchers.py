@@ -34,7 +34,9 @@ def test_epochs_differ_and_steps_do_not_depend_on_where_one_starts():
     assert not torch.equal(whole[0].items, next(batcher.epoch(3)).items)
 
 
-@pytest.mark.parametrize("make", [lambda r, w: PairBatcher(LOG, 16, 1, 0, r, w), lambda r, w: SequenceBatcher(LOG, batch=8, length=5, negatives=0, seed=0, rank=r, world=w)])
+@pytest.mark.parametrize(
+    "make", [lambda r, w: PairBatcher(LOG, 16, 1, 0, r, w), lambda r, w: SequenceBatcher(LOG, batch=8, length=5, negatives=0, seed=0, rank=r, world=w)]
+)
 def test_ranks_share_the_rows(make):
     def users(rank, world):
         return [b.users.tolist() for b in make(rank, world).epoch(0)]

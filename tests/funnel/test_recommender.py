@@ -127,7 +127,7 @@ def test_damage_is_refused(saved, name):
     with pytest.raises(ArtifactError, match="damaged"):
         vitrail.load(saved)
     (saved / name).unlink()
-    with pytest.raises(ArtifactError, match="missing|no fitted system"):
+    with pytest.raises(ArtifactError, match=r"missing|no fitted system"):
         vitrail.load(saved)
 
 
@@ -137,7 +137,7 @@ def test_a_newer_version_and_an_unknown_system_are_refused(saved):
     with pytest.raises(ArtifactError, match="newer Vitrail"):
         vitrail.load(saved)
     (saved / "manifest.json").write_text(json.dumps(manifest | {"system": "mine"}))
-    with pytest.raises(ArtifactError, match="--system FILE.py"):
+    with pytest.raises(ArtifactError, match=r"--system FILE\.py"):
         vitrail.load(saved)
 
 

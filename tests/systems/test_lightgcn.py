@@ -27,7 +27,9 @@ def random_log(users=20, items=15, seed=0):
     return Log(np.concatenate([[0], np.cumsum(have.sum(1))]), np.nonzero(have)[1].astype(np.int32), items)
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(1, [0.5, 0, 0.35355, 0.25]), (2, [0.58333, 0.11785, 0.23570, 0.16667]), (3, [0.4375, 0.08839, 0.30936, 0.28125])])
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(1, [0.5, 0, 0.35355, 0.25]), (2, [0.58333, 0.11785, 0.23570, 0.16667]), (3, [0.4375, 0.08839, 0.30936, 0.28125])]
+)
 def test_by_hand(layers, expected):
     model = make(LightGCN, HAND, dim=1, layers=layers)
     with torch.no_grad():

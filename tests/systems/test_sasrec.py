@@ -41,7 +41,7 @@ def test_padding_changes_nothing():
 
 
 def log_of(*histories, items=30):
-    return Log(np.concatenate([[0], np.cumsum([len(h) for h in histories])]), np.array(sum(histories, []), dtype=np.int32), items)
+    return Log(np.concatenate([[0], np.cumsum([len(h) for h in histories])]), np.concatenate(histories).astype(np.int32), items)
 
 
 @pytest.mark.parametrize(("loss", "expected"), [("bce", 2 * math.log(2)), ("full_softmax", math.log(30)), ("sampled_softmax", math.log(4))])

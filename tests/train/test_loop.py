@@ -171,7 +171,18 @@ def test_two_processes_end_with_the_same_weights(tmp_path):
     data = checkerboard(tmp_path / "data")
     data.log()
     (tmp_path / "worker.py").write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone", str(tmp_path / "worker.py"), str(data.path)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        "--standalone",
+        str(tmp_path / "worker.py"),
+        str(data.path),
+    ]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "world 2" in done.stdout

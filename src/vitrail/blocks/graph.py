@@ -49,7 +49,7 @@ class _SymmetricProduct(torch.autograd.Function):
 
 def propagate(A: Tensor, x: Tensor) -> Tensor:
     """A (V, V) symmetric sparse CSR, x (V, D) -> A x (V, D), differentiable in x."""
-    product: Tensor = _SymmetricProduct.apply(A, x)
+    product: Tensor = _SymmetricProduct.apply(A, x)  # type: ignore[no-untyped-call]
     return product
 
 

@@ -91,7 +91,7 @@ def full_softmax(h: Tensor, E: Tensor, targets: Tensor, block: int | None = None
     """
     if block is None:
         block = max(32, min(len(h), (3 << 19 if h.device.type == "cpu" else 1 << 26) // max(len(E), 1)))
-    loss: Tensor = _BlockedCrossEntropy.apply(h.contiguous(), E, targets, block)
+    loss: Tensor = _BlockedCrossEntropy.apply(h.contiguous(), E, targets, block)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -85,4 +85,5 @@ class Needs(Settings):
             raise DataError(f'System "{system}" needs clock times, and data set "{info.name}" has none: ingest it again with --timestamp COLUMN.')
         missing = [name for name in self.vectors if name not in info.origin.get("vectors", {})]
         if missing:
-            raise DataError(f'System "{system}" needs the vectors "{missing[0]}", and data set "{info.name}" has none of that name: put them at vectors/{missing[0]}.npy.')
+            name = missing[0]
+            raise DataError(f'System "{system}" needs the vectors "{name}", and data set "{info.name}" has none of that name: put them at vectors/{name}.npy.')

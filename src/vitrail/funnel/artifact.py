@@ -1,9 +1,9 @@
 """The saved form of a fitted system: a folder of safetensors, JSON and Parquet that loads without the data set.
 
-    manifest.json       format, system, config, data and split, protocol, metrics, versions, memory, checksums
-    model.safetensors   weights        given.safetensors   the train-only facts it was built on
-    known.safetensors   histories that may be known when it answers (never the test part), and popularity
-    items.parquet       the catalogue in code order        users.parquet       user ids in code order
+manifest.json       format, system, config, data and split, protocol, metrics, versions, memory, checksums
+model.safetensors   weights        given.safetensors   the train-only facts it was built on
+known.safetensors   histories that may be known when it answers (never the test part), and popularity
+items.parquet       the catalogue in code order        users.parquet       user ids in code order
 """
 
 from __future__ import annotations
@@ -52,7 +52,16 @@ def known_log(tensors: dict[str, Tensor], n_items: int) -> Log:
 
 
 def save_artifact(
-    path: str | Path, model: System, given: Given, known: Log, popularity: Tensor, items: pl.DataFrame, users: pl.DataFrame, info: dict[str, Any], *, overwrite: bool
+    path: str | Path,
+    model: System,
+    given: Given,
+    known: Log,
+    popularity: Tensor,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    info: dict[str, Any],
+    *,
+    overwrite: bool,
 ) -> None:
     """Write the folder atomically. `info` is the manifest without format, checksums and memory."""
     with atomic_folder(path, overwrite=overwrite) as folder:
@@ -98,7 +107,9 @@ def load_artifact(path: str | Path) -> tuple[System, Given, Log, Tensor, pl.Data
     try:
         cls = registry.find(manifest["system"])
     except SettingError:
-        raise ArtifactError(f'{folder} holds the system "{manifest["system"]}", which is not installed: name its file with --system FILE.py, or install its plug-in.') from None
+        raise ArtifactError(
+            f'{folder} holds the system "{manifest["system"]}", which is not installed: name its file with --system FILE.py, or install its plug-in.'
+        ) from None
     items, users = pl.read_parquet(folder / "items.parquet"), pl.read_parquet(folder / "users.parquet")
     sizes, given = Sizes(**manifest["sizes"]), Given(**load_tensors(folder / "given.safetensors"))
     model = cls(cls.Config.of(manifest["config"], where=str(folder / MANIFEST)), sizes, given)

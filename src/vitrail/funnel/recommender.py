@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -45,6 +44,15 @@ def threads_for(scores: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def score_or_popular(model: System, popularity: Tensor, histories: Sets) -> tuple[Tensor, Tensor]:
+    """(B, N) scores of a prepared `model`, popularity (N,) in the rows it cannot answer; and (B,) bool: it could."""
+    own = model.answerable(histories)
+    if not bool(own.any()):
+        return popularity.expand(len(histories), -1), own
+    scores = model.scores(histories)
+    return (scores if bool(own.all()) else torch.where(own.to(scores.device)[:, None], scores, popularity.to(scores.device))), own
+
+
 class Recommender:
     """Answers `recommend` and `similar`. Known users are asked by id, anybody by a history of item ids."""
 
@@ -71,11 +79,7 @@ class Recommender:
 
     def score(self, histories: Sets) -> tuple[Tensor, Tensor]:
         """(B, N) scores, and (B,) bool: answered by the system itself; the other rows hold popularity."""
-        own = self.model.answerable(histories).cpu()
-        if not bool(own.any()):
-            return self.popularity.expand(len(histories), -1), own
-        scores = self.model.scores(histories).cpu()
-        return (scores if bool(own.all()) else torch.where(own[:, None], scores, self.popularity)), own
+        return score_or_popular(self.model, self.popularity, histories)
 
     def _allow(self, condition: str) -> Tensor:
         keep = self.items.select(compile_condition(condition, self.items.columns).alias("keep"))["keep"].fill_null(False).to_numpy()
@@ -100,15 +104,7 @@ class Recommender:
         if users is not None:
             if isinstance(users, str):
                 raise SettingError("users is a list of ids, not one id: write users=[...].")
-            codes = self.user_ids.encode(list(users))
-            known = self.known.histories(np.maximum(codes, 0))
-            if (codes >= 0).all():
-                return known
-            keep = torch.from_numpy(codes >= 0)
-            lengths = known.lengths * keep
-            events = torch.repeat_interleave(keep, known.lengths)
-            indptr = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-            return Sets(torch.from_numpy(codes), indptr, known.items[events], _at(known.times, events), _at(known.weights, events))
+            return self.known.histories(self.user_ids.encode(list(users)))
         assert histories is not None
         coded = [self.item_ids.encode(list(history)) for history in histories]
         coded = [codes[codes >= 0] for codes in coded]
@@ -138,7 +134,12 @@ class Recommender:
         block = max(1, BLOCK // (4 * max(len(self.item_ids), 1)))
         tables = [self._answer(questions.slice(i, min(i + block, len(questions))), k, include_seen, filter, i) for i in range(0, len(questions), block)]
         table = pl.concat(tables) if tables else self._table(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k), torch.empty(0, dtype=torch.bool), 0)
-        asked = pl.DataFrame({"query": pl.int_range(len(questions), eager=True), "user": pl.Series(users, dtype=pl.String) if users is not None else pl.Series([None] * len(questions), dtype=pl.String)})
+        asked = pl.DataFrame(
+            {
+                "query": pl.int_range(len(questions), eager=True),
+                "user": pl.Series(users, dtype=pl.String) if users is not None else pl.Series([None] * len(questions), dtype=pl.String),
+            }
+        )
         return table.join(asked, on="query", how="left", maintain_order="left").select("query", "user", "item", "rank", "score", "sources", "why", "fallback")
 
     def _answer(self, questions: Sets, k: int, include_seen: bool, condition: str | None, offset: int) -> pl.DataFrame:
@@ -240,15 +241,6 @@ class Recommender:
         save_artifact(path, self.model, self.given, self.known, self.popularity, self.items, self._users, info, overwrite=overwrite)
 
 
-def _at(values: Tensor | None, where: Tensor) -> Tensor | None:
-    return None if values is None else values[where]
-
-
 def load(path: str | Path) -> Recommender:
     """Open a run or artifact folder; no data set is needed. Raises ArtifactError where it is damaged, newer or absent."""
     return Recommender(*load_artifact(path))
-
-
-def describe_manifest(info: dict[str, Any]) -> str:
-    """The manifest for people."""
-    return json.dumps({key: value for key, value in info.items() if key != "files"}, indent=2, default=str)

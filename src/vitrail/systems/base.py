@@ -184,9 +184,7 @@ S = TypeVar("S", bound=type[System])
 _REGISTRY: dict[str, type[System]] = {}
 
 
-def system(
-    name: str, *, stage: Stage, family: str, paper: str | None = None, year: int | None = None, status: Status = "draft"
-) -> Callable[[S], S]:
+def system(name: str, *, stage: Stage, family: str, paper: str | None = None, year: int | None = None, status: Status = "draft") -> Callable[[S], S]:
     """Class decorator: registers a system under `name`. `paper` is an arXiv id or DOI; `status` is `measured` once its
     recipe holds our number beside the published one."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from vitrail.data.batches import Pairs, Sets
 from vitrail.data.log import Log
 from vitrail.systems.base import Can, Sizes, System, TrainSettings
 
-Weights = sparse.csr_array | Tensor
+Weights: TypeAlias = "sparse.csr_array | Tensor"
 """What a table learns: sparse (N, N), dense (N, N), or one score per item (N,)."""
 
 

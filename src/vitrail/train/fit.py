@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vitrail.data.batches import Sets
 from vitrail.data.dataset import Dataset
 from vitrail.data.split import Part, Split
 from vitrail.data.splits import SplitSettings, default_split, make_split, parse_split
@@ -19,7 +20,7 @@ from vitrail.errors import DataError, ResourceError, SettingError
 from vitrail.evaluate import journal
 from vitrail.evaluate.evaluator import Evaluation, diversity_vectors, evaluate_part
 from vitrail.evaluate.protocol import Protocol, protocol_for
-from vitrail.funnel.recommender import Recommender, load
+from vitrail.funnel.recommender import Recommender, load, score_or_popular
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System, TrainSettings
 from vitrail.systems.skeletons import Table
@@ -165,7 +166,10 @@ def _open_run(out: str | Path | None, run: Run, resume: bool, overwrite: bool) -
 def _check_memory(cls: type[System], config: Any, sizes: Sizes, events: int, quiet: bool) -> None:
     need, free = cls.memory(config, sizes, events), free_memory()
     if need > free:
-        raise ResourceError(f"This fit needs about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free: use a smaller catalogue (k-core at ingest) or another system.")
+        raise ResourceError(
+            f"This fit needs about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free: "
+            "use a smaller catalogue (k-core at ingest) or another system."
+        )
     if need > 2**30 and not quiet:
         print(f"needs about {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free", file=sys.stderr)  # noqa: T201
 
@@ -173,7 +177,9 @@ def _check_memory(cls: type[System], config: Any, sizes: Sizes, events: int, qui
 class _Fitter:
     """Builds, trains and measures a model on one split."""
 
-    def __init__(self, dataset: Dataset, split: Split, protocol: Protocol, seed: int, device: torch.device, quiet: bool, folder: Path | None, resume: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, split: Split, protocol: Protocol, seed: int, device: torch.device, quiet: bool, folder: Path | None, resume: bool
+    ) -> None:
         self.dataset, self.split, self.protocol, self.seed, self.device = dataset, split, protocol, seed, device
         self.quiet, self.folder, self.resume = quiet, folder, resume
         self.counts = split.train.item_counts
@@ -220,7 +226,9 @@ class _Fitter:
                 return self.measure(model, part, [config.metric]).metrics[config.metric]
 
         show = silent if self.quiet else bar(f"fit {model.card.name}" + (" (refit)" if stage == "refit" else ""))
-        done = train(model, log, config, seed=self.seed, validate=validate, checkpoints=checkpoints, resume=self.resume, device=self.device, bar=show, epochs=epochs)
+        done = train(
+            model, log, config, seed=self.seed, validate=validate, checkpoints=checkpoints, resume=self.resume, device=self.device, bar=show, epochs=epochs
+        )
         return done.progress
 
     @torch.no_grad()
@@ -230,10 +238,8 @@ class _Fitter:
         model.prepare()
         hashes = self.dataset.item_ids.hashes
 
-        def score(histories: Any) -> torch.Tensor:
-            own = model.answerable(histories)
-            scores = model.scores(histories)
-            return scores if bool(own.all()) else torch.where(own[:, None], scores, self.popularity.to(scores.device))
+        def score(histories: Sets) -> torch.Tensor:
+            return score_or_popular(model, self.popularity, histories)[0]
 
         return evaluate_part(part, score, protocol=self.protocol, item_hashes=hashes, train_counts=self.counts, metrics=metrics, intervals=False, slices=False)
 

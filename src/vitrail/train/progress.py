@@ -30,7 +30,16 @@ def bar(title: str, unit: str = "steps") -> Bar:
             def render(self, task: Task) -> Text:
                 return Text(f"{task.speed:,.1f} {unit}/s" if task.speed else f"? {unit}/s", style="dim")
 
-        columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.percentage:>3.0f}%"), Speed(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            Speed(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+        )
         with Progress(*columns, console=Console(stderr=True), transient=False, refresh_per_second=4) as progress:
             task = progress.add_task(title, total=total, completed=done, state="")
             yield lambda steps, state: progress.update(task, advance=steps, state=state)

@@ -54,7 +54,9 @@ class Run(Settings):
                 changed = [k for k in sorted({*mine[key], *theirs[key]}) if mine[key].get(k) != theirs[key].get(k)]
                 if changed:
                     k = changed[0]
-                    raise SettingError(f"This run began with {k}={theirs[key].get(k)!r} and cannot go on with {mine[key].get(k)!r}: leave --resume out, or the change.")
+                    raise SettingError(
+                        f"This run began with {k}={theirs[key].get(k)!r} and cannot go on with {mine[key].get(k)!r}: leave --resume out, or the change."
+                    )
             elif mine[key] != theirs[key] and key not in ("data", "device"):
                 raise SettingError(f"This run began with another {key.replace('_', ' ')}: resume with what run.yaml says, or start over with --overwrite.")
 
