@@ -93,7 +93,8 @@ class SequenceBatcher:
 
     `shifted`: one row a user, every position asks for the next item. `prefix`: one row an event, the newest position asks
     for it. `cloze`: one row a user, some events are replaced by the code N and asked for, always at least one.
-    Rows are shuffled, then sorted by length inside blocks of `bucket` batches, so that a batch is hardly padded.
+    Rows are shuffled, then sorted by length inside blocks of `bucket` batches, so that a batch is hardly padded; `share`
+    makes up for long rows meeting in the same batch.
     """
 
     def __init__(
@@ -123,6 +124,8 @@ class SequenceBatcher:
             self._users = np.repeat(np.arange(log.n_users), log.lengths)[self._stops]
         else:
             self._users, self._stops = owners, np.asarray(log.indptr)[owners + 1]
+        kept = np.minimum(self._stops - log.indptr[self._users], length)
+        self._asked = np.ones_like(kept) if target == "prefix" else np.minimum(kept, log.lengths[self._users] - 1) if target == "shifted" else kept
 
     def steps(self) -> int:
         return max(1, -(-len(self._users) // self._batch))
@@ -145,7 +148,8 @@ class SequenceBatcher:
                 rows = rows[self._rank :: self._world]
             rng = draws(self._seed, epoch, step, purpose=2 + self._rank)
             batch = make(self._users[rows], self._stops[rows], rng)
-            yield replace(batch, negatives=self._draw(rng, batch))
+            share = float(self._asked[plan[step]].sum()) / (float(self._asked.sum()) / len(plan))
+            yield replace(batch, negatives=self._draw(rng, batch), share=share)
 
     def _shifted(self, users: Int64, stops: Int64, rng: np.random.Generator) -> Sequences:
         window = self._log.window(users, stops, self._length + 1)

@@ -102,6 +102,9 @@ class Sequences(Batch):
     """(B, T) int64: the item to predict at each position, or none at inference"""
     negatives: Tensor | None = None
     """(B, T, K) or (K,) int64: sampled items"""
+    share: float = 1.0
+    """positions of this batch over the mean of all batches: the weight that makes every position of an epoch count alike,
+    however batches were formed"""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,10 @@ class NextItem(System):
         )
 
     def loss(self, batch: Sequences) -> Tensor:
+        return self.mean_loss(batch) * batch.share
+
+    def mean_loss(self, batch: Sequences) -> Tensor:
+        """The mean over the positions that ask."""
         assert batch.targets is not None
         asked = batch.targets >= 0
         h, targets = self.encode(batch)[asked], batch.targets[asked]
