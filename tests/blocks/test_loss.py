@@ -42,3 +42,32 @@ def test_gbce_is_bce_without_calibration_and_scales_by_the_sampling_rate_with_it
 
 def test_l2_of_batch_is_half_the_squared_norm_a_row():
     assert float(loss.l2_of_batch(torch.ones(2, 3), 2 * torch.ones(2, 3))) == pytest.approx((6 + 24) / 2 / 2)
+
+
+def test_bpr_max_with_one_negative_and_no_penalty_is_bpr():
+    torch.manual_seed(0)
+    p, n = torch.randn(6), torch.randn(6, 1)
+    assert float(loss.bpr_max(p, n, 0.0)) == pytest.approx(float(loss.bpr(p, n)), abs=1e-6)
+    n = torch.randn(6, 4)
+    s = n.softmax(1)
+    expected = (-torch.log((s * torch.sigmoid(p[:, None] - n)).sum(1)) + 0.3 * (s * n**2).sum(1)).mean()
+    assert float(loss.bpr_max(p, n, 0.3)) == pytest.approx(float(expected), abs=1e-5)
+    same = torch.zeros(6, 4, dtype=torch.bool)
+    same[:, 1:] = True
+    assert float(loss.bpr_max(p, n, 0.0, same)) == pytest.approx(float(loss.bpr(p, n[:, :1])), abs=1e-5)
+
+
+def test_ccl_by_hand():
+    positive, negative = torch.tensor([0.8]), torch.tensor([[0.9, 0.3, 0.6]])
+    assert float(loss.ccl(positive, negative, 0.5, 10.0)) == pytest.approx(1.866667, abs=1e-6)
+    one = torch.ones(1, requires_grad=True)
+    low = torch.full((1, 3), 0.4, requires_grad=True)
+    done = loss.ccl(one, low, 0.5, 10.0)
+    done.backward()
+    assert float(done.detach()) == 0 and not low.grad.any()
+    assert float(loss.ccl(positive, negative, 1.0, 10.0)) == pytest.approx(0.2)
+
+
+def test_info_nce_by_hand():
+    assert float(loss.info_nce(torch.eye(2), torch.eye(2), 0.2)) == pytest.approx(math.log1p(math.exp(-5)), abs=1e-6)
+    assert float(loss.info_nce(torch.ones(7, 3), torch.ones(7, 3), 0.2)) == pytest.approx(math.log(7), abs=1e-6)

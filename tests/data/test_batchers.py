@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitrail.data.batchers import Negatives, PairBatcher, SequenceBatcher
+from vitrail.data.batchers import Negatives, PairBatcher, SequenceBatcher, SetBatcher
 from vitrail.data.log import Log
 
 
@@ -83,3 +83,40 @@ def test_shared_negatives_are_distinct_and_positions_get_their_own_otherwise():
     assert batch.negatives.shape == (*asked.shape, 2)
     owners = batch.users[:, None].expand_as(asked)[asked]
     assert not {(int(u), int(i)) for u, row in zip(owners, batch.negatives[asked], strict=True) for i in row} & OWN
+
+
+def test_negatives_by_popularity_follow_the_counts():
+    draw = Negatives(LOG, power=0.5)
+    counts = np.bincount(draw.draw(np.random.default_rng(0), 200_000), minlength=LOG.n_items)
+    expected = LOG.item_counts**0.5 / (LOG.item_counts**0.5).sum()
+    assert np.abs(counts / counts.sum() - expected).max() < 0.003
+    assert not counts[LOG.item_counts == 0].any()
+
+
+def test_pairs_may_share_their_negatives():
+    batch = next(PairBatcher(LOG, 16, 7, seed=0, shared_negatives=True).epoch(0))
+    assert batch.negatives.shape == (7,) and len(batch.negatives.unique()) == 7
+
+
+def test_sets_are_every_history_once():
+    batches = list(SetBatcher(LOG, 7, seed=0).epoch(1))
+    rows = {int(u): b.items[b.indptr[n] : b.indptr[n + 1]].tolist() for b in batches for n, u in enumerate(b.users)}
+    assert rows == {u: LOG.items[LOG.indptr[u] : LOG.indptr[u + 1]].tolist() for u in range(LOG.n_users) if LOG.lengths[u]}
+    tail = list(SetBatcher(LOG, 7, seed=0).epoch(1, start=2))
+    assert torch.equal(tail[0].users, batches[2].users)
+
+
+def one_history(length, **settings):
+    log = Log(np.array([0, length]), np.arange(length, dtype=np.int32), length)
+    batch = next(SequenceBatcher(log, batch=1, length=100, negatives=0, seed=0, target="cloze", **settings).epoch(0))
+    return (batch.targets >= 0)[0]
+
+
+@pytest.mark.parametrize(("length", "masked"), [(7, 4), (2, 1), (100, 30)])
+def test_cloze_masks_an_exact_share_up_to_a_most(length, masked):
+    assert int(one_history(length, cloze_share=0.6, cloze_most=30).sum()) == masked
+
+
+def test_cloze_may_ask_for_the_newest_event_alone():
+    hidden = one_history(9, cloze_share=0.6, cloze_last=1.0)
+    assert hidden.nonzero().flatten().tolist() == [8]

@@ -30,3 +30,9 @@ class ItemEmbedding(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """codes (...,) -> (..., D)"""
         return nn.functional.embedding(codes, self.weight)
+
+
+def bag(weights: Tensor, items: Tensor, indptr: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Sums of rows over ragged sets: weights (N, D), items (E,), indptr (B + 1,), scale (E,) or none -> (B, D); 0 for an
+    empty set."""
+    return nn.functional.embedding_bag(items, weights, indptr[:-1], mode="sum", per_sample_weights=scale)

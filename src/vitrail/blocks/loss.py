@@ -34,8 +34,40 @@ def gbce(positive: Tensor, negative: Tensor, n_items: int, calibration: float) -
     return beta * F.softplus(-positive).mean() + F.softplus(negative).mean()
 
 
+def bpr_max(positive: Tensor, negative: Tensor, penalty: float, same: Tensor | None = None) -> Tensor:
+    """BPR-max (Hidasi and Karatzoglou, CIKM 2018): negatives count by their softmax, which also weighs a score penalty.
+
+    positive (B,), negative (B, K), same (B, K) true where a negative is the positive itself (left out) -> scalar; BPR
+    with one negative and penalty 0.
+    """
+    weights = (negative if same is None else negative.masked_fill(same, -torch.inf)).softmax(1)
+    if same is not None:
+        weights = weights.nan_to_num(0.0)  # a row whose every negative is the positive
+    log_won = torch.logsumexp(weights.clamp(min=1e-24).log() + F.logsigmoid(positive[:, None] - negative), 1)
+    return (penalty * (weights * negative.square()).sum(1) - log_won).mean()
+
+
+def ccl(positive: Tensor, negative: Tensor, margin: float, weight: float) -> Tensor:
+    """Cosine contrastive loss of SimpleX (Mao et al., CIKM 2021): 1 - positive, plus `weight` times the mean over negatives
+    of what exceeds `margin`.
+
+    positive (B,), negative (B, K) cosines -> scalar.
+    """
+    return F.relu(1 - positive).mean() + weight * F.relu(negative - margin).mean()
+
+
+def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """Contrastive loss: row k of `a` must find row k of `b` among all rows of `b`, by cosine over `temperature`.
+
+    a (B, D), b (B, D) -> scalar, mean over rows; ln B where all rows are equal. Rows must stand for distinct things.
+    """
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    return F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device))
+
+
 def sampled_softmax(positive: Tensor, negative: Tensor, same: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the positive against K sampled negatives (drawn uniformly, so no correction of logits).
+    """Cross-entropy of the positive against K sampled negatives. Where they are not drawn uniformly, take log Q, the log
+    chance of being drawn, off all logits first (Bengio and Senecal 2008).
 
     positive (B,), negative (B, K), same (B, K) true where a negative is the positive itself (left out) -> scalar.
     """

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vitrail.data.batches import Batch, Pairs, Sequences
+from vitrail.data.batches import Batch, Pairs, Sequences, Sets
 from vitrail.data.log import Log
 
 Int64 = npt.NDArray[np.int64]
@@ -36,24 +36,38 @@ class Batcher(Protocol):
 
 
 class Negatives:
-    """Draws items uniformly from those seen in training, outside the user's own training items."""
+    """Draws items seen in training, outside the user's own training items, with chance ~ count ** power (0: uniform)."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, power: float = 0.0) -> None:
         users = log.users
         # one sorted array of user * N + item: membership is a binary search, memory is 8 bytes an event
         self._keys = np.unique(users * log.n_items + log.items)
         self._n_items = log.n_items
         self.pool = np.flatnonzero(log.item_counts).astype(np.int64)
+        mass = np.cumsum(log.item_counts[self.pool].astype(np.float64) ** power) if power else None
+        self._cumulative = None if mass is None or not len(mass) else mass / mass[-1]
+
+    def draw(self, rng: np.random.Generator, size: int | tuple[int, ...]) -> Int64:
+        """Items for everybody, with replacement; (*size) int64."""
+        if self._cumulative is None:
+            return self.pool[rng.integers(len(self.pool), size=size)]
+        return self.pool[np.searchsorted(self._cumulative, rng.random(size), side="right").clip(max=len(self.pool) - 1)]
+
+    def shared(self, rng: np.random.Generator, count: int) -> Int64:
+        """(K,) items for a whole batch: distinct where the draw is uniform (fewer than K in a small catalogue)."""
+        if self._cumulative is None:
+            return rng.choice(self.pool, size=min(count, len(self.pool)), replace=False)
+        return self.draw(rng, count)
 
     def __call__(self, rng: np.random.Generator, users: Int64, count: int) -> Int64:
         """(B,) users -> (B, K) items. A user who has (nearly) every item may get one of their own after 32 rounds."""
-        items = self.pool[rng.integers(len(self.pool), size=(len(users), count))]
+        items = self.draw(rng, (len(users), count))
         keys = users[:, None] * self._n_items + items
         rows, columns = np.nonzero(self._known(keys))
         for _ in range(32):
             if len(rows) == 0:
                 break
-            items[rows, columns] = self.pool[rng.integers(len(self.pool), size=len(rows))]
+            items[rows, columns] = self.draw(rng, len(rows))
             bad = self._known(users[rows] * self._n_items + items[rows, columns])
             rows, columns = rows[bad], columns[bad]
         return items
@@ -66,12 +80,15 @@ class Negatives:
 class PairBatcher:
     """Every training event once an epoch, shuffled, each with K negatives -> Pairs."""
 
-    def __init__(self, log: Log, batch: int, negatives: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        """`batch`: pairs a step over all processes; `rank` of `world` processes takes every world-th pair."""
+    def __init__(
+        self, log: Log, batch: int, negatives: int, seed: int, rank: int = 0, world: int = 1, *, power: float = 0.0, shared_negatives: bool = False
+    ) -> None:
+        """`batch`: pairs a step over all processes; `rank` of `world` processes takes every world-th pair; `power` as in
+        `Negatives`; with `shared_negatives` K for the whole batch, possibly items of its users."""
         self._users, self._items, self._weights = log.users, np.asarray(log.items, dtype=np.int64), log.weights
         self._batch, self._count, self._seed = min(batch, max(len(log), 1)), negatives, seed
         self._rank, self._world = rank, world
-        self._negatives = Negatives(log)
+        self._negatives, self._shared = Negatives(log, power), shared_negatives
 
     def steps(self) -> int:
         return max(1, -(-len(self._items) // self._batch))
@@ -83,16 +100,37 @@ class PairBatcher:
             if len(mine) >= self._world:
                 mine = mine[self._rank :: self._world]
             users, items = self._users[mine], self._items[mine]
-            negatives = self._negatives(draws(self._seed, epoch, step, purpose=2 + self._rank), users, self._count)
+            rng = draws(self._seed, epoch, step, purpose=2 + self._rank)
+            negatives = self._negatives.shared(rng, self._count) if self._shared else self._negatives(rng, users, self._count)
             weights = None if self._weights is None else torch.from_numpy(np.asarray(self._weights[mine]))
             yield Pairs(torch.from_numpy(users), torch.from_numpy(items), torch.from_numpy(negatives), weights)
+
+
+class SetBatcher:
+    """Every user with training events once an epoch, shuffled -> Sets with the whole history."""
+
+    def __init__(self, log: Log, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        """`batch`: users a step over all processes."""
+        self._log, self._batch, self._seed, self._rank, self._world = log, batch, seed, rank, world
+        self._users = np.flatnonzero(log.lengths)
+
+    def steps(self) -> int:
+        return max(1, -(-len(self._users) // self._batch))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Sets]:
+        order = draws(self._seed, epoch, 0, purpose=1).permutation(self._users)
+        for step in range(start, self.steps()):
+            mine = order[step * self._batch : (step + 1) * self._batch]
+            if len(mine) >= self._world:
+                mine = mine[self._rank :: self._world]
+            yield self._log.histories(mine)
 
 
 class SequenceBatcher:
     """Rows of history -> Sequences with targets; -1 where nothing is asked.
 
     `shifted`: one row a user, every position asks for the next item. `prefix`: one row an event, the newest position asks
-    for it. `cloze`: one row a user, some events are replaced by the code N and asked for, always at least one.
+    for it. `cloze`: one row a user, a share of its events is replaced by the code N and asked for, always at least one.
     Rows are shuffled, then sorted by length inside blocks of `bucket` batches, so that a batch is hardly padded; `share`
     makes up for long rows meeting in the same batch.
     """
@@ -110,14 +148,19 @@ class SequenceBatcher:
         shared_negatives: bool = False,
         target: Literal["shifted", "prefix", "cloze"] = "shifted",
         cloze_share: float = 0.2,
+        cloze_most: int | None = None,
+        cloze_last: float = 0.0,
+        power: float = 0.0,
         bucket: int = 32,
     ) -> None:
         """`length`: positions T at most; `negatives`: K uniform negatives a position (0: none), outside the user's training
-        items, or K for the whole batch (`shared_negatives`) out of all items seen in training."""
+        items, or K for the whole batch (`shared_negatives`) out of all items seen in training; `power` as in `Negatives`;
+        `cloze_most` events masked at most, `cloze_last` the share of rows in which the newest event alone is masked."""
         self._log, self._batch, self._length, self._count, self._seed = log, batch, length, negatives, seed
         self._rank, self._world, self._shared, self._bucket = rank, world, shared_negatives, bucket
-        self._target, self._cloze_share = target, cloze_share
-        self._negatives = Negatives(log) if negatives else None
+        self._target, self._cloze_share, self._cloze_last = target, cloze_share, cloze_last
+        self._cloze_most = cloze_most or length
+        self._negatives = Negatives(log, power) if negatives else None
         owners = np.flatnonzero(log.lengths >= 2)
         if target == "prefix":
             self._stops = np.flatnonzero(np.arange(len(log)) > np.repeat(log.indptr[:-1], log.lengths))
@@ -166,9 +209,14 @@ class SequenceBatcher:
 
     def _cloze(self, users: Int64, stops: Int64, rng: np.random.Generator) -> Sequences:
         window = self._log.window(users, stops, self._length)
-        keys = rng.random(window.mask.shape) + ~window.mask.numpy() * 2.0
-        hidden = keys < self._cloze_share
-        hidden[np.arange(len(keys)), keys.argmin(1)] = True
+        mask = window.mask.numpy()
+        lengths = mask.sum(1)
+        wanted = np.rint(lengths * self._cloze_share).clip(1, self._cloze_most)
+        places = (rng.random(mask.shape) + ~mask * 2.0).argsort(1).argsort(1)  # padding comes last
+        hidden = places < wanted[:, None]
+        if self._cloze_last:
+            only = rng.random(len(mask)) < self._cloze_last
+            hidden[only] = np.arange(mask.shape[1]) == lengths[only, None] - 1
         chosen = torch.from_numpy(hidden)
         return replace(window, items=window.items.masked_fill(chosen, self._log.n_items), targets=window.items.masked_fill(~chosen, -1))
 
@@ -176,8 +224,7 @@ class SequenceBatcher:
         if self._negatives is None or batch.targets is None:
             return None
         if self._shared:
-            pool = self._negatives.pool
-            return torch.from_numpy(rng.choice(pool, size=min(self._count, len(pool)), replace=False))
+            return torch.from_numpy(self._negatives.shared(rng, self._count))
         asked = batch.targets >= 0
         owners = batch.users.numpy().repeat(asked.sum(1).numpy())
         items = torch.zeros((*asked.shape, self._count), dtype=torch.int64)

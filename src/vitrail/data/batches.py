@@ -32,7 +32,7 @@ class Pairs(Batch):
     items: Tensor
     """(B,) int64"""
     negatives: Tensor
-    """(B, K) int64, none of them in the user's training items"""
+    """(B, K) int64, none of them in the user's training items; or (K,), shared by the batch"""
     weights: Tensor | None = None
     """(B,) float32"""
 

@@ -23,7 +23,6 @@ from vitrail.errors import ArtifactError, SettingError
 from vitrail.files import atomic_folder, read_json, sha256, write_json
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System
-from vitrail.systems.skeletons import Table
 from vitrail.train.checkpoint import load_tensors, save_tensors
 
 FORMAT = 1
@@ -113,10 +112,6 @@ def load_artifact(path: str | Path) -> tuple[System, Given, Log, Tensor, pl.Data
     items, users = pl.read_parquet(folder / "items.parquet"), pl.read_parquet(folder / "users.parquet")
     sizes, given = Sizes(**manifest["sizes"]), Given(**load_tensors(folder / "given.safetensors"))
     model = cls(cls.Config.of(manifest["config"], where=str(folder / MANIFEST)), sizes, given)
-    weights = load_tensors(folder / "model.safetensors")
-    if isinstance(model, Table):
-        model.restore(weights)
-    else:
-        model.load_state_dict(weights)
+    model.restore(load_tensors(folder / "model.safetensors"))
     tensors = load_tensors(folder / "known.safetensors")
     return model, given, known_log(tensors, sizes.items), tensors["popularity"], items, users, manifest

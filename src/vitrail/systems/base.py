@@ -56,6 +56,12 @@ class Given:
             facts["item_counts"] = torch.from_numpy(log.item_counts)
         return cls(**facts)
 
+    def counts(self, n_items: int) -> Tensor | None:
+        """(N,) training events of each item, from whatever is there; none where nothing tells."""
+        if self.item_counts is not None or self.items is None:
+            return self.item_counts
+        return torch.bincount(self.items, minlength=n_items)
+
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor of what is there."""
         return {name: value for name in ("indptr", "items", "item_counts") if (value := getattr(self, name)) is not None}
@@ -146,7 +152,15 @@ class System(nn.Module):
         """Bytes a fit will need at its peak, estimated before it starts."""
         return 0
 
-    # training
+    # fitting: either `trained` in batches by the one loop, or all at once by `learn`
+
+    def learn(self, log: Log) -> None:
+        """Fit to the training log at once; for systems with `trained = False`. What it makes must live in buffers."""
+        raise TypeError(f"{type(self).__name__} is trained in batches")
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take back the saved weights."""
+        self.load_state_dict(tensors)
 
     def batcher(self, log: Log, seed: int, rank: int, world: int) -> Batcher:
         """The batches of this system over the training log."""

@@ -14,18 +14,17 @@ from vitrail.data.batchers import Batcher, SequenceBatcher
 from vitrail.data.batches import Sequences, Sets
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
-from vitrail.systems.base import Can, Sizes, System, TrainSettings
-
-Loss = Literal["bce", "gbce", "sampled_softmax", "full_softmax"]
+from vitrail.systems.base import Can, Given, Sizes, System
+from vitrail.systems.sampling import Loss, LossSettings, from_samples, log_chance
 
 
 class NextItem(System):
     """Encodes a sequence; the newest position's vector asks for the next item by a dot product."""
 
-    needs: ClassVar[Needs] = Needs(history=("item",), order="sequence")
+    needs: ClassVar[Needs] = Needs(history=("item",), order="sequence", given=("item_counts",))
     can: ClassVar[Can] = Can(new_users=True)
 
-    class Config(TrainSettings):
+    class Config(LossSettings):
         """Settings of next-item systems."""
 
         dim: PositiveInt = 64
@@ -35,15 +34,19 @@ class NextItem(System):
         target: Literal["shifted", "prefix", "cloze"] = "shifted"
         """What is predicted in training: the next item at every position, the last item of every prefix, or masked items."""
         cloze_share: Share = 0.2
-        """Share of events that are masked (target cloze)."""
+        """Share of events that are masked (target cloze), at least one."""
+        cloze_most: PositiveInt | None = None
+        """Events masked at most; none: length."""
+        cloze_last: Share = 0.0
+        """Share of rows in which the newest event alone is masked, as it is when the system answers."""
         loss: Loss = "full_softmax"
-        """What the training minimises."""
-        negatives: PositiveInt = 1
-        """Sampled items K: a position for bce and gbce, shared by the batch for sampled_softmax."""
-        calibration: Share = 0.75
-        """t of gbce."""
+        """What the training minimises. Negatives belong to one position, but for sampled_softmax and bpr_max to the whole batch."""
         batch: PositiveInt = 128
         """Users (or prefixes) a step."""
+
+    def __init__(self, config: Any, sizes: Sizes, given: Given) -> None:
+        super().__init__(config, sizes, given)
+        self.register_buffer("log_q", log_chance(config, given, sizes.items), persistent=False)
 
     def encode(self, batch: Sequences) -> Tensor:
         """batch.items (B, T), batch.mask (B, T) -> (B, T, D)"""
@@ -53,6 +56,14 @@ class NextItem(System):
         """(N, D) vectors that are asked for; by default the tied input table."""
         weights: Tensor = self.items.weight  # type: ignore[assignment,union-attr]
         return weights[: self.sizes.items]
+
+    def ask(self, hidden: Tensor) -> Tensor:
+        """Encoded positions (..., D) -> vectors that ask for an item; only where something is asked."""
+        return hidden
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        """The last step of every vector (..., D) before the dot product."""
+        return F.normalize(vectors, dim=-1) if self.config.cosine else vectors
 
     def batcher(self, log: Log, seed: int, rank: int, world: int) -> Batcher:
         c = self.config
@@ -64,9 +75,12 @@ class NextItem(System):
             seed=seed,
             rank=rank,
             world=world,
-            shared_negatives=c.loss == "sampled_softmax",
+            shared_negatives=c.loss in ("sampled_softmax", "bpr_max"),
             target=c.target,
             cloze_share=c.cloze_share,
+            cloze_most=c.cloze_most,
+            cloze_last=c.cloze_last,
+            power=c.power,
         )
 
     def loss(self, batch: Sequences) -> Tensor:
@@ -76,21 +90,19 @@ class NextItem(System):
         """The mean over the positions that ask."""
         assert batch.targets is not None
         asked = batch.targets >= 0
-        h, targets = self.encode(batch)[asked], batch.targets[asked]
-        E = self.item()
+        h, targets = self.finish(self.ask(self.encode(batch)[asked])), batch.targets[asked]
+        E = self.finish(self.item())
         if self.config.loss == "full_softmax":
-            return losses.full_softmax(h.float(), E, targets)
+            return losses.full_softmax(h.float() / self.config.temperature, E, targets)
         assert batch.negatives is not None
         positive = (h * F.embedding(targets, E)).sum(-1)
-        if self.config.loss == "sampled_softmax":
-            return losses.sampled_softmax(positive, h @ F.embedding(batch.negatives, E).T, targets[:, None] == batch.negatives)
-        negative = torch.einsum("bd,bkd->bk", h, F.embedding(batch.negatives[asked], E))
-        if self.config.loss == "gbce":
-            return losses.gbce(positive, negative, self.sizes.items, self.config.calibration)
-        return losses.bce(positive, negative)
+        negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[asked]
+        vectors = F.embedding(negatives, E)
+        negative = h @ vectors.T if negatives.ndim == 1 else torch.einsum("bd,bkd->bk", h, vectors)
+        return from_samples(self.config, positive, negative, targets, negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
 
     def prepare(self) -> None:
-        self._items = self.item().detach().float().contiguous()
+        self._items = self.finish(self.item()).detach().float().contiguous()
 
     def represent(self, histories: Sets) -> Tensor:
         """B histories -> (B, D) vectors that ask for the next item; a history without events gives a meaningless row."""
@@ -100,7 +112,7 @@ class NextItem(System):
             batch = histories.last(self.config.length)
         h = self.encode(batch.to(self._items.device))
         newest = (batch.mask.sum(1) - 1).clamp(min=0).to(h.device)
-        return h[torch.arange(len(h), device=h.device), newest]
+        return self.finish(self.ask(h[torch.arange(len(h), device=h.device), newest]))
 
     def scores(self, histories: Sets) -> Tensor:
         return self.represent(histories).float() @ self._items.T

@@ -1,8 +1,8 @@
-"""The skeletons Table, TwoTower and Graph. NextItem has a file of its own; the shapes of the others are in protocols.py."""
+"""The skeletons Table, Factors, TwoTower and Graph. NextItem has a file of its own; the shapes of the others are in protocols.py."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from vitrail.config import PositiveInt
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.log import Log
-from vitrail.systems.base import Can, Sizes, System, TrainSettings
+from vitrail.data.schema import Needs
+from vitrail.systems.base import Can, Given, Sizes, System
+from vitrail.systems.sampling import LossSettings, from_samples, log_chance
 
 Weights: TypeAlias = "sparse.csr_array | Tensor"
 """What a table learns: sparse (N, N), dense (N, N), or one score per item (N,)."""
@@ -25,7 +27,8 @@ def history_matrix(histories: Sets, n_items: int, binary: bool) -> sparse.csr_ar
     """B histories -> (B, N) CSR of 1s (`binary`) or of event counts or weights."""
     ones = np.ones(len(histories.items), dtype=np.float32)
     values = ones if histories.weights is None else histories.weights.cpu().numpy()
-    H = sparse.csr_array((values, histories.items.cpu().numpy(), histories.indptr.cpu().numpy()), shape=(len(histories), n_items))
+    arrays = (values, histories.items.cpu().numpy(), histories.indptr.cpu().numpy())
+    H = sparse.csr_array(arrays, shape=(len(histories), n_items), copy=True)  # sum_duplicates works in place: the histories are not ours to change
     H.sum_duplicates()
     if binary:
         H.data[:] = 1.0
@@ -94,58 +97,23 @@ class Table(System):
         return self.scores(Sets(torch.full_like(items, -1), torch.arange(len(items) + 1), items))
 
 
-class TwoTower(System):
-    """A vector for a user, a vector for an item, a dot product between."""
+class Factors(System):
+    """A vector for a user, a vector for an item, a dot product between, however they were learned."""
 
-    can: ClassVar[Can] = Can()
-
-    class Config(TrainSettings):
-        """Settings of two-tower systems."""
-
-        dim: PositiveInt = 64
-        """Width D of user and item vectors."""
-        loss: Literal["bpr", "bce", "sampled_softmax", "full_softmax"] = "bpr"
-        """What the training minimises."""
-        negatives: PositiveInt = 1
-        """Sampled items K beside each positive."""
-
-    def user(self, users: Tensor) -> Tensor:
-        """(B,) codes -> (B, D)"""
-        raise NotImplementedError
-
-    def item(self, items: Tensor | None = None) -> Tensor:
-        """Item codes of any shape -> (..., D); none: all items (N, D)"""
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """(U, D) and (N, D) for answering; a user without training events has a zero row."""
         raise NotImplementedError
 
     def fold_in(self, histories: Sets) -> Tensor | None:
         """Vectors (B, D) of users never seen, from their histories; none where the method has no such thing."""
         return None
 
-    def regulariser(self, batch: Pairs) -> Tensor | float:
-        """Added to the loss."""
-        return 0.0
-
-    def batcher(self, log: Log, seed: int, rank: int, world: int) -> Batcher:
-        return PairBatcher(log, self.config.batch, self.config.negatives, seed, rank, world)
-
-    def loss(self, batch: Pairs) -> Tensor:
-        u = self.user(batch.users)
-        if self.config.loss == "full_softmax":
-            return losses.full_softmax(u, self.item(), batch.items) + self.regulariser(batch)
-        positive = (u * self.item(batch.items)).sum(-1)
-        negative = torch.einsum("bd,bkd->bk", u, self.item(batch.negatives))
-        plain = {"bpr": losses.bpr, "bce": losses.bce, "sampled_softmax": losses.sampled_softmax}
-        return plain[self.config.loss](positive, negative) + self.regulariser(batch)
-
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """(U, D) and (N, D) for answering."""
-        return self.user(torch.arange(self.sizes.users, device=self._device())), self.item()
-
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
+    def finish(self, vectors: Tensor) -> Tensor:
+        """The last step of every vector (..., D) before the dot product."""
+        return vectors
 
     def prepare(self) -> None:
-        users, items = self.tables()
+        users, items = (self.finish(table) for table in self.tables())
         self._users, self._items = users.detach().float().contiguous(), items.detach().float().contiguous()
         self._seen = self._users.abs().sum(1) > 0
 
@@ -162,17 +130,71 @@ class TwoTower(System):
             if not bool(known.all()):
                 folded = self.fold_in(histories.to(self._users.device))
                 assert folded is not None, "can.new_users promises fold_in"
-                vectors = torch.where(known[:, None], vectors, folded)
+                vectors = torch.where(known[:, None], vectors, self.finish(folded))
         return vectors @ self._items.T
 
     def similarity(self, items: Tensor) -> Tensor:
         unit = F.normalize(self._items, dim=1)
         return unit[items.to(unit.device)] @ unit.T
 
+
+class TwoTower(Factors):
+    """Factors trained in batches of pairs with sampled negatives, or by a softmax over all items."""
+
+    needs: ClassVar[Needs] = Needs(given=("item_counts",))
+
+    class Config(LossSettings):
+        """Settings of two-tower systems."""
+
+        dim: PositiveInt = 64
+        """Width D of user and item vectors."""
+        shared_negatives: bool = False
+        """Draw the K negatives once for the whole batch: far cheaper for a large K, and a user's own items may be among them."""
+
+    def __init__(self, config: Any, sizes: Sizes, given: Given) -> None:
+        super().__init__(config, sizes, given)
+        self.register_buffer("log_q", log_chance(config, given, sizes.items), persistent=False)
+
+    def user(self, users: Tensor) -> Tensor:
+        """(B,) codes -> (B, D)"""
+        raise NotImplementedError
+
+    def item(self, items: Tensor | None = None) -> Tensor:
+        """Item codes of any shape -> (..., D); none: all items (N, D)"""
+        raise NotImplementedError
+
+    def regulariser(self, batch: Pairs) -> Tensor | float:
+        """Added to the loss."""
+        return 0.0
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.config.cosine else vectors
+
+    def batcher(self, log: Log, seed: int, rank: int, world: int) -> Batcher:
+        c = self.config
+        return PairBatcher(log, c.batch, c.negatives, seed, rank, world, power=c.power, shared_negatives=c.shared_negatives)
+
+    def loss(self, batch: Pairs) -> Tensor:
+        u = self.finish(self.user(batch.users))
+        if self.config.loss == "full_softmax":
+            return losses.full_softmax(u.float() / self.config.temperature, self.finish(self.item()), batch.items) + self.regulariser(batch)
+        positive = (u * self.finish(self.item(batch.items))).sum(-1)
+        negatives = self.finish(self.item(batch.negatives))
+        negative = u @ negatives.T if negatives.ndim == 2 else torch.einsum("bd,bkd->bk", u, negatives)
+        value = from_samples(self.config, positive, negative, batch.items, batch.negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
+        return value + self.regulariser(batch)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        return self.user(torch.arange(self.sizes.users, device=self._device())), self.item()
+
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         parameters = 4 * (sizes.users + sizes.items) * config.dim
-        return 5 * parameters + 40 * events
+        vectors = 0 if config.shared_negatives or config.loss == "full_softmax" else 12 * config.batch * config.negatives * config.dim
+        return 5 * parameters + vectors + 40 * events
 
 
 class Graph(TwoTower):

@@ -23,7 +23,6 @@ from vitrail.evaluate.protocol import Protocol, protocol_for
 from vitrail.funnel.recommender import Recommender, load, score_or_popular
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System, TrainSettings
-from vitrail.systems.skeletons import Table
 from vitrail.train.checkpoint import Checkpoints, Progress
 from vitrail.train.loop import train
 from vitrail.train.progress import bar, silent
@@ -208,7 +207,7 @@ class _Fitter:
         return cls(config, sizes, given), given
 
     def _train(self, model: System, config: Any, log: Any, stage: str, epochs: int | None) -> Progress:
-        if isinstance(model, Table):
+        if not model.trained:
             started = time.perf_counter()
             model.learn(log)
             return Progress(epoch=1, finished=True, seconds=time.perf_counter() - started)

@@ -46,4 +46,4 @@ class BPRMF(TwoTower):
         return self.items if items is None else F.embedding(items, self.items)
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(self.user(batch.users), self.item(batch.items), self.item(batch.negatives[:, 0]))
+        return self.config.l2 * l2_of_batch(self.user(batch.users), self.item(batch.items), self.item(batch.negatives[..., 0]))

@@ -56,7 +56,7 @@ class LightGCN(Graph):
         return mean[: len(self.users)], mean[len(self.users) :]
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
-        rows = [F.embedding(batch.users, self.users), F.embedding(batch.items, self.items), F.embedding(batch.negatives[:, 0], self.items)]
+        rows = [F.embedding(batch.users, self.users), F.embedding(batch.items, self.items), F.embedding(batch.negatives[..., 0], self.items)]
         return self.config.l2 * l2_of_batch(*rows)
 
     def prepare(self) -> None:
