@@ -17,7 +17,7 @@ def bipartite_adjacency(indptr: Tensor, items: Tensor, n_items: int) -> Tensor:
     edge gets a zero row. Returns a sparse CSR float32 tensor (U + N, U + N), users first.
     """
     users = len(indptr) - 1
-    R = sparse.csr_array((np.ones(len(items)), items.numpy(), indptr.numpy()), shape=(users, n_items))
+    R = sparse.csr_array((np.ones(len(items)), items.numpy(), indptr.numpy()), shape=(users, n_items), copy=True)  # the sum below works in place
     R.sum_duplicates()
     R.data[:] = 1.0
     degrees = np.concatenate([R.sum(1), R.sum(0)])

@@ -107,9 +107,8 @@ class Dataset:
 
     @cached_property
     def image_root(self) -> Path:
-        """Where relative picture paths start."""
-        root = Path(self.info.image_root) if self.info.image_root else self.path
-        return root if root.is_absolute() else self.path / root
+        """Where relative picture paths start; an absolute path, wherever the data set was opened from."""
+        return (self.path / (self.info.image_root or "")).absolute()
 
     def parts(self) -> pl.Series:
         """(E,) part of each row of `interactions`. Raises DataError where the files did not come split."""

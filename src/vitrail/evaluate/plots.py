@@ -98,10 +98,15 @@ def tradeoff_plot(evaluations: Sequence[Evaluation], metric: str, against: str =
     paint = colours(names)
     points = [(e.metrics[against], e.metrics[metric]) for e in evaluations]
     right = sum(x for x, _ in points) / len(points)
-    for name, (x, y) in zip(names, points, strict=True):
+    heights = [y for _, y in points]
+    a_point = ((max(heights) - min(heights)) or 1.0) * 1.28 / 150  # what one point of text is worth on the axis, about
+    above = {"right": float("inf"), "left": float("inf")}
+    for name, (x, y) in sorted(zip(names, points, strict=True), key=lambda pair: -pair[1][1]):
         axes.plot(x, y, "o", color=paint[name], markersize=8)
-        side = (-9, "right") if x > right else (9, "left")
-        axes.annotate(plain(name), (x, y), xytext=(side[0], 0), textcoords="offset points", ha=side[1], va="center", fontsize=9, color=INK)
+        side = "right" if x > right else "left"
+        above[side] = min(y, above[side] - 11 * a_point)  # a name keeps a line's height from the one above it
+        offset = (-9 if side == "right" else 9, (above[side] - y) / a_point)
+        axes.annotate(plain(name), (x, y), xytext=offset, textcoords="offset points", ha=side, va="center", fontsize=9, color=INK)
     axes.margins(0.14)
     axes.locator_params(nbins=5)
     if against.startswith("coverage"):
