@@ -135,6 +135,11 @@ class System(nn.Module):
     needs: ClassVar[Needs] = Needs()
     can: ClassVar[Can] = Can()
     trained: ClassVar[bool] = True
+    """In batches by the one loop; else all at once by `learn`."""
+    deterministic: ClassVar[bool] = False
+    """The seed moves nothing: one fit stands for all seeds."""
+    space: ClassVar[dict[str, Any]] = {}
+    """Setting -> what tuning tries, where the generic ranges of lab.space do not fit; null takes one out."""
 
     class Config(Settings):
         """Settings of the system."""

@@ -39,6 +39,7 @@ class Table(System):
     """Learns item-item weights, or one score per item, in closed form; a history is a user."""
 
     trained: ClassVar[bool] = False
+    deterministic: ClassVar[bool] = True
     can: ClassVar[Can] = Can(new_users=True)
     binary_history: ClassVar[bool] = True
 

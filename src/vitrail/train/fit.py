@@ -24,7 +24,7 @@ from vitrail.funnel.recommender import Recommender, load, score_or_popular
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System, TrainSettings
 from vitrail.train.checkpoint import Checkpoints, Progress
-from vitrail.train.loop import train
+from vitrail.train.loop import Watch, train
 from vitrail.train.progress import bar, silent
 from vitrail.train.run import Run, write_curves
 
@@ -113,7 +113,7 @@ def fit(
         return FitResult(load(folder), folder, Progress(finished=True), split_made)
     sizes = Sizes(len(dataset.users), len(dataset.items))
     _check_memory(cls, config, sizes, len(split_made.train), quiet)
-    fitter = _Fitter(dataset, split_made, protocol, seed, where, quiet, folder, resume)
+    fitter = Fitter(dataset, split_made, protocol, seed, where, quiet, folder, resume)
     model, given, progress = fitter.fit(cls, config, sizes)
     counts = torch.from_numpy(split_made.train.item_counts)
     info = {
@@ -173,20 +173,33 @@ def _check_memory(cls: type[System], config: Any, sizes: Sizes, events: int, qui
         print(f"needs about {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free", file=sys.stderr)  # noqa: T201
 
 
-class _Fitter:
+class Fitter:
     """Builds, trains and measures a model on one split."""
 
     def __init__(
-        self, dataset: Dataset, split: Split, protocol: Protocol, seed: int, device: torch.device, quiet: bool, folder: Path | None, resume: bool
+        self,
+        dataset: Dataset,
+        split: Split,
+        protocol: Protocol,
+        seed: int,
+        device: torch.device,
+        quiet: bool,
+        folder: Path | None,
+        resume: bool,
+        *,
+        watch: Watch | None = None,
     ) -> None:
+        """`folder` keeps checkpoints (none: nothing is written); `watch` is told each validation and may end the fit by raising."""
         self.dataset, self.split, self.protocol, self.seed, self.device = dataset, split, protocol, seed, device
         self.quiet, self.folder, self.resume = quiet, folder, resume
         self.counts = split.train.item_counts
         self.popularity = torch.from_numpy(self.counts).float()
+        self.watch = watch
         self.validation: dict[str, Any] | None = None
 
     def fit(self, cls: type[System], config: Any, sizes: Sizes) -> tuple[System, Given, Progress]:
-        model, given = self._build(cls, config, sizes, self.split.train)
+        """The fitted model, what it was given, and how it went; fitted again on train and valid where the protocol says so."""
+        model, given = self.build(cls, config, sizes, self.split.train)
         progress = self._train(model, config, self.split.train, "artifact", None)
         model.eval()
         if self.split.valid is not None:
@@ -195,13 +208,14 @@ class _Fitter:
         if not self.protocol.refit:
             return model, given, progress
         both = self.split.known if self.protocol.history_at_test == "train+valid" else self.split.train
-        model, given = self._build(cls, config, sizes, both)
+        model, given = self.build(cls, config, sizes, both)
         again = self._train(model, config, both, "refit", progress.best_epoch if progress.best_epoch > 0 else None)
         again.best_epoch, again.curve = progress.best_epoch, progress.curve
         again.seconds += progress.seconds
         return model.eval(), given, again
 
-    def _build(self, cls: type[System], config: Any, sizes: Sizes, log: Any) -> tuple[System, Given]:
+    def build(self, cls: type[System], config: Any, sizes: Sizes, log: Any) -> tuple[System, Given]:
+        """A model with its starting weights, as the seed draws them."""
         torch.manual_seed(self.seed)
         given = Given.of(log, cls.needs)
         return cls(config, sizes, given), given
@@ -226,8 +240,9 @@ class _Fitter:
 
         show = silent if self.quiet else bar(f"fit {model.card.name}" + (" (refit)" if stage == "refit" else ""))
         done = train(
-            model, log, config, seed=self.seed, validate=validate, checkpoints=checkpoints, resume=self.resume, device=self.device, bar=show, epochs=epochs
-        )
+            model, log, config, seed=self.seed, validate=validate, checkpoints=checkpoints, resume=self.resume, device=self.device, bar=show, epochs=epochs,
+            watch=self.watch,
+        )  # fmt: skip
         return done.progress
 
     @torch.no_grad()

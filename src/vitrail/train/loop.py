@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from vitrail.train.checkpoint import Checkpoints, Progress
 from vitrail.train.progress import Bar, silent
 
 Validate = Callable[[System], float]
+Watch = Callable[[int, float], None]
+"""(epoch from 1, validation value) after each validation; raising ends the fit."""
 
 
 @dataclass
@@ -62,11 +65,13 @@ def train(
     device: torch.device | None = None,
     bar: Bar = silent,
     epochs: int | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """Fit `model` on `log`; with `validate`, stop early on it and end with the weights that did best.
 
-    `epochs` fixes the number of epochs (a refit). A run killed at any moment and resumed from `checkpoints` ends with
-    the weights of an uninterrupted run, bit for bit on a CPU. Raises VitrailError where the loss is no longer finite.
+    `epochs` fixes the number of epochs (a refit). `watch` is told each validation, after a resume those before it too. A run
+    killed at any moment and resumed from `checkpoints` ends with the weights of an uninterrupted run, bit for bit on a CPU.
+    Raises VitrailError where the loss is no longer finite.
     """
     device = device or torch.device("cpu")
     rank, world = distributed.start()
@@ -79,6 +84,8 @@ def train(
     distributed.share(model, world)
     last, steps = epochs or settings.epochs, batcher.steps()
     saved = time.monotonic()
+    for record in progress.curve if watch else ():
+        _tell(watch, record, settings)
 
     def checkpoint(now: bool = False) -> None:
         nonlocal saved
@@ -121,6 +128,7 @@ def train(
                     progress.bad += 1
                 progress.finished = bool(settings.patience) and progress.bad >= settings.patience
             progress.curve.append(record)
+            _tell(watch, record, settings)
             progress.epoch, progress.step, progress.loss_sum = epoch + 1, 0, 0.0
             checkpoint()
         progress.finished = True
@@ -129,6 +137,11 @@ def train(
     if best is not None:
         model.load_state_dict(best)
     return Trained(progress, resumed)
+
+
+def _tell(watch: Watch | None, record: dict[str, Any], settings: TrainSettings) -> None:
+    if watch and settings.metric in record:
+        watch(record["epoch"], record[settings.metric])
 
 
 def _best(progress: Progress, settings: TrainSettings) -> str:
