@@ -1,0 +1,121 @@
+"""The command line. Nothing heavy is imported here: `vitrail --help` is quick, a verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vitrail.errors import VitrailError
+
+ClickException = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+"""The base of typer's own refusals, wherever this version of typer keeps it."""
+INTERRUPTED = 130
+
+
+class Verbs(TyperGroup):
+    """The verbs; whatever goes wrong in one ends as a sentence on standard error and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except (typer.Exit, typer.Abort, ClickException):
+            raise
+        except KeyboardInterrupt:
+            _say("Interrupted: nothing half-written was left; where the verb has --resume, the same command with it goes on from here.")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            raise typer.Exit(_end(error)) from None
+
+
+def _end(error: Exception) -> int:
+    """Says what went wrong in one sentence; returns the exit code."""
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        # whoever read our output has seen enough; the interpreter must not fail again when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if os.environ.get("VITRAIL_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, VitrailError):
+        _say(f"error: {error}")
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        _say("error: The machine ran out of memory: use less data, a smaller batch, or a larger machine.")
+        return 3
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {where}{error.strerror}.")
+        return 3 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2
+    text = " ".join(str(error).split())
+    _say(
+        f"error: Vitrail failed in a way it should not ({type(error).__name__}: {text[:200]}): "
+        "please report this with the output of `vitrail doctor`; VITRAIL_DEBUG=1 shows the traceback."
+    )
+    return 1
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)  # noqa: T201
+
+
+app = typer.Typer(
+    name="vitrail",
+    cls=Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="From a catalogue and an event log to measured, served recommendations.",
+    epilog="Every verb that prints for people prints one JSON document with --json. A first look: vitrail demo.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from vitrail import __version__
+
+        typer.echo(f"vitrail {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False) -> None:
+    """From a catalogue and an event log to measured, served recommendations."""
+
+
+def _assemble() -> None:
+    from vitrail.cli import answer, data, house, learn
+
+    verbs: list[tuple[str, Callable[..., None]]] = [
+        ("demo", house.demo),
+        ("systems", learn.systems),
+        ("fit", learn.fit),
+        ("evaluate", learn.evaluate),
+        ("recommend", answer.recommend),
+        ("similar", answer.similar),
+        ("serve", answer.serve),
+        ("doctor", house.doctor),
+    ]
+    app.add_typer(data.app, name="data")
+    for name, verb in verbs:
+        app.command(name)(verb)
+
+
+_assemble()
+
+
+def main() -> None:
+    """The entry point `vitrail`."""
+    # idle threads sleep instead of spinning: on a machine with other work a training step is up to 30 times as fast
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    app(prog_name="vitrail")

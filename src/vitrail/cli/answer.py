@@ -1,0 +1,175 @@
+"""recommend, similar, serve."""
+
+from __future__ import annotations
+
+import csv
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitrail.cli import show
+from vitrail.cli.learn import JSON, Plugin, load_plugins
+from vitrail.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from vitrail.funnel.recommender import Recommender
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model.")]
+Count = Annotated[int, typer.Option("--k", "-k", help="How many items.")]
+Filter = Annotated[str | None, typer.Option("--filter", metavar="EXPR", help="Only items for which this holds, e.g. 'price < 20 and category == \"lipstick\"'.")]
+
+NAMES = ("title", "name", "item_name", "product_name", "movie_title", "headline", "label")
+"""Columns that name an item for people, the likeliest first."""
+
+
+def _open(run: Path, system: list[Path] | None) -> Recommender:
+    from vitrail.funnel.recommender import load
+
+    load_plugins(system)
+    return load(run)
+
+
+def recommend(
+    run: RunArgument,
+    user: Annotated[str | None, typer.Option(help="A user id; an unknown one gets the popular items.")] = None,
+    history: Annotated[list[str] | None, typer.Option(metavar="A,B,C", help="Item ids, oldest first; quote ids that hold commas.")] = None,
+    users: Annotated[str | None, typer.Option(metavar="all|FILE", help="Everybody, or a file of user ids; needs --out.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RECS.parquet", help="Where the answers to --users go.")] = None,
+    k: Count = 10,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Items of the history may come back.")] = False,
+    filter: Filter = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted --users job.")] = False,
+    system: Plugin = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    json: JSON = False,
+) -> None:
+    """Recommend for a user, a history, or everybody."""
+    if sum(asked is not None for asked in (user, history, users)) != 1:
+        raise SettingError("Ask for one of --user U, --history A,B,C or --users all|FILE.")
+    if (users is None) != (out is None):
+        raise SettingError("--users and --out RECS.parquet go together.")
+    if resume and users is None:
+        raise SettingError("--resume goes on with a --users job.")
+    recommender = _open(run, system)
+    if users is not None and out is not None:
+        asked: Any = "all" if users == "all" else read_users(Path(users))
+        rows = recommender.answer_everyone(asked, out, k, include_seen=include_seen, filter=filter, resume=resume, progress=not quiet)
+        count = len(recommender.user_ids) if asked == "all" else len(asked)
+        if json:
+            show.emit({"users": count, "rows": rows, "out": str(out), "k": k})
+        else:
+            show.line(f"{rows:,} recommendations for {count:,} users are in {out}.")
+        return
+    ids = None if history is None else split_ids(history)
+    answer = recommender.answer(user, ids, k, include_seen, filter)
+    if json:
+        show.emit({"user": answer["user"], "request_id": str(uuid.uuid4()), "fallback": answer["fallback"], "items": answer["items"]})
+        return
+    who = f"user {user}" if user is not None else f"a history of {len(ids or ()):,} items"
+    show.line(f"For {who}, by {recommender.name}:")
+    if answer["fallback"]:
+        reason = "the user is unknown or has no events" if user is not None else "the history holds no known item"
+        show.line(f"(popular items, because {reason})")
+    _print_items(recommender, answer["items"])
+
+
+def similar(
+    run: RunArgument,
+    item: Annotated[str, typer.Option(help="An item id of the catalogue.")],
+    k: Count = 10,
+    filter: Filter = None,
+    system: Plugin = None,
+    json: JSON = False,
+) -> None:
+    """Items similar to an item."""
+    from vitrail.serve.shapes import similar_items
+
+    recommender = _open(run, system)
+    items = similar_items(recommender, item, k, filter)
+    if json:
+        show.emit({"item": item, "request_id": str(uuid.uuid4()), "items": items})
+        return
+    show.line(f"Similar to {item}, by {recommender.name}:")
+    _print_items(recommender, items)
+
+
+def serve(
+    run: RunArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    token: Annotated[str | None, typer.Option(envvar="VITRAIL_TOKEN", help="What requests must carry; the variable keeps it out of the process list.")] = None,
+    max_k: Annotated[int, typer.Option(help="The most items of an answer.")] = 100,
+    max_body: Annotated[int, typer.Option(help="The most bytes of a request body.")] = 64 * 1024,
+    max_history: Annotated[int, typer.Option(help="The most events of a history.")] = 1000,
+    workers: Annotated[int, typer.Option(help="Processes; each loads the model.")] = 1,
+    system: Plugin = None,
+) -> None:
+    """Answer over HTTP until told to stop."""
+    from vitrail.serve.server import serve as run_server
+
+    plugins = [str(file) for file in system or ()]
+    run_server(run, host, port, token, workers, max_k=max_k, max_body=max_body, max_history=max_history, plugins=plugins)
+
+
+def split_ids(texts: list[str]) -> list[str]:
+    """`["a,b", '"c,d"']` -> `["a", "b", "c,d"]`; an empty text is an empty history."""
+    rows = csv.reader(texts, skipinitialspace=True)
+    try:
+        return [id for row in rows for id in row if id]
+    except csv.Error:
+        raise SettingError("--history cannot be read: separate ids by commas, and quote one that holds a comma.") from None
+
+
+def read_users(file: Path) -> list[str]:
+    """User ids of a file: one a line, or the column `user` of a Parquet file. Raises DataError."""
+    if not file.is_file():
+        raise DataError(f"There is no file {file}: --users takes `all` or a file with one user id a line.")
+    if file.suffix == ".parquet":
+        import polars as pl
+
+        try:
+            table = pl.read_parquet(file)
+        except pl.exceptions.PolarsError:
+            raise DataError(f"{file} is not readable Parquet.") from None
+        if "user" not in table.columns:
+            raise DataError(f'{file} has no column "user": its columns are {", ".join(table.columns)}.')
+        ids = table["user"].drop_nulls().cast(pl.String).to_list()
+    else:
+        try:
+            ids = [text for text in file.read_text(encoding="utf-8-sig").splitlines() if text]
+        except UnicodeDecodeError:
+            raise DataError(f"{file} is not UTF-8 text: --users takes a file with one user id a line.") from None
+    if not ids:
+        raise DataError(f"{file} holds no user id.")
+    return ids
+
+
+def _print_items(recommender: Recommender, items: list[dict[str, Any]]) -> None:
+    columns = shown_columns(recommender)
+    rows = []
+    for row in items:
+        attributes = recommender.items.row(recommender.item_ids.code(row["item"]), named=True)
+        rows.append((row["rank"], row["item"], f"{row['score']:.4g}", *(_short(attributes[name]) for name in columns)))
+    show.table(("rank", "item", "score", *columns), rows, right=["rank", "score", *(name for name in columns if recommender.items.schema[name].is_numeric())])
+
+
+def shown_columns(recommender: Recommender) -> list[str]:
+    """The columns of the catalogue that tell people what an item is: its name, its categories, its price; three at most."""
+    import polars as pl
+
+    schema = dict(recommender.items.schema)
+    kinds: dict[str, str] = recommender.info.get("columns") or {}
+    lower = {name.lower(): name for name in schema if name != "item"}
+    texts = [name for name, kind in kinds.items() if kind == "text" and name in schema]
+    named = [lower[name] for name in NAMES if name in lower and schema[lower[name]] == pl.String] or texts
+    sorts = [name for name in (*(n for n in kinds if kinds[n] in ("category", "categories")), "category", "categories", "genre") if name in schema]
+    sorts.sort(key=lambda name: "categor" not in name.lower() and "genre" not in name.lower())
+    prices = [name for name in schema if "price" in name.lower()]
+    return list(dict.fromkeys([*named[:1], *sorts[:1], *prices[:1]]))
+
+
+def _short(value: Any) -> str:
+    text = show.cell(value)
+    return text if len(text) <= 60 else text[:57] + "..."

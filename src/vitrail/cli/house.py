@@ -1,0 +1,45 @@
+"""doctor, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitrail.cli import show
+from vitrail.cli.learn import JSON
+
+
+def doctor(json: JSON = False) -> None:
+    """What this installation and machine are made of; every bug report starts here."""
+    from vitrail.doctor import examine
+
+    report = examine()
+    if json:
+        show.emit(report)
+        return
+    for title, values in report.items():
+        if title != "problems":
+            show.facts(values, title=title.replace("_", " "))
+    for problem in report["problems"]:
+        show.line(f"problem: {problem}")
+    if not report["problems"]:
+        show.line("No problem found.")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the demo goes.")] = Path("demo"),
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    json: JSON = False,
+) -> None:
+    """Simulate a shop, fit and compare systems, write a page, recommend for one user."""
+    from vitrail.demo import run
+
+    result = run(out)
+    if json:
+        show.emit(result)
+    if open_page:
+        import webbrowser
+
+        webbrowser.open((out / "index.html").resolve().as_uri())
