@@ -209,3 +209,19 @@ def test_every_comparison_holds_or_is_refused(left: str, operator: str, right: s
     assert found.null_count() == 0
     negated = matches(f"not ({text})", TABLE)
     assert (found ^ negated).all()
+
+
+def test_columns_in_backticks_and_named_like_words_of_python():
+    table = pl.DataFrame({"unit price": [1, 30], "class": ["x", "y"], "from": [["a"], ["b"]], "t": ["class `q`", "no"]})
+    for condition, expected in (
+        ("`unit price` < 20", [True, False]),
+        ('class == "y"', [False, True]),
+        ('from == "a" and class in ["x"]', [True, False]),
+        ('t == "class `q`"', [True, False]),
+        ("not `unit price` < 20 or class == 'x'", [True, True]),
+    ):
+        assert matches(condition, table).to_list() == expected
+    with pytest.raises(SettingError, match='no column "unit prize"'):
+        matches("`unit prize` < 20", table)
+    with pytest.raises(SettingError):
+        matches("lambda: 1", table)

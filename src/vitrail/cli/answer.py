@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model.")]
 Count = Annotated[int, typer.Option("--k", "-k", help="How many items.")]
-Filter = Annotated[str | None, typer.Option("--filter", metavar="EXPR", help="Only items for which this holds, e.g. 'price < 20 and category == \"lipstick\"'.")]
+Filter = Annotated[
+    str | None, typer.Option("--filter", metavar="EXPR", help="Only items for which this holds, e.g. 'price < 20 and category == \"lipstick\"'.")
+]
 
 NAMES = ("title", "name", "item_name", "product_name", "movie_title", "headline", "label")
 """Columns that name an item for people, the likeliest first."""

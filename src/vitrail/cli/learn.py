@@ -112,7 +112,9 @@ def fit(
     name: Annotated[str, typer.Argument(metavar="SYSTEM", help="Which system; `vitrail systems` lists them.", autocompletion=complete.systems)],
     data: Annotated[Path | None, typer.Option(help="The data-set folder.", file_okay=False)] = None,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder to write.")] = None,
-    split: Annotated[str | None, typer.Option(help="How to cut the data, e.g. temporal, leave-last-out, ratio:test=0.2.", autocompletion=complete.splits)] = None,
+    split: Annotated[
+        str | None, typer.Option(help="How to cut the data, e.g. temporal, leave-last-out, ratio:test=0.2.", autocompletion=complete.splits)
+    ] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; repeat for more. Wins over --config.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="F.yaml", help="Settings from a YAML file.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,

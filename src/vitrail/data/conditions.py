@@ -1,12 +1,14 @@
 """Conditions over columns, such as `price < 20 and category == "lipstick"`: read through Python's grammar, never run.
 
 A comparison with a missing value is false; the logic above it has two values, so `not price < 20` holds where the price is missing.
-On a list column `==` and `in` mean "contains" and "contains any of". On a text column `"red" in title` means "has the piece".
+A column whose name is not one word stands in backticks: `unit price` < 20. On a list column `==` and `in` mean "contains" and
+"contains any of". On a text column `"red" in title` means "has the piece".
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +26,10 @@ MAX_LENGTH = 4000
 """Characters of a condition."""
 MAX_DEPTH = 60
 """Levels of nesting of a condition."""
+
+_WORDS = ("class", "from", "return", "global", "import", "as", "with", "def")
+_NAMES = re.compile(rf"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`(?P<quoted>[^`]+)`|\b(?P<word>{"|".join(_WORDS)})\b""")
+"""Text in quotes (left alone), a column in backticks, or a word that Python keeps for itself."""
 
 Literal = bool | int | float | str | None
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
@@ -86,6 +92,24 @@ def _check(text: str, columns: Sequence[str]) -> tuple[ast.expr, list[str]]:
     return tree, used
 
 
+def _parse_names(text: str) -> ast.expr:
+    """Parse, with columns in backticks (`unit price`) and columns named like a word of Python's (class, from) as plain names."""
+    columns: list[str] = []
+
+    def stand_in(found: re.Match[str]) -> str:
+        name = found["quoted"] or found["word"]
+        if name is None:
+            return found[0]
+        columns.append(unicodedata.normalize("NFKC", name))
+        return f" _column_{len(columns) - 1}_ "
+
+    tree = ast.parse(_NAMES.sub(stand_in, text).strip(), mode="eval").body
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and (place := re.fullmatch(r"_column_(\d+)_", node.id)) and int(place[1]) < len(columns):
+            node.id = columns[int(place[1])]
+    return tree
+
+
 @lru_cache(maxsize=256)
 def _parse(text: str) -> tuple[ast.expr, tuple[str, ...]]:
     """The tree of a condition, its form checked, and the names in it. Raises SettingError."""
@@ -94,7 +118,7 @@ def _parse(text: str) -> tuple[ast.expr, tuple[str, ...]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(text.strip(), mode="eval").body
+            tree = _parse_names(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         hint = "compare with ==" if _has_single_equals(text) else _ALLOWED
         raise ConditionError(f"The condition {_quote(text)} cannot be read: {hint}.") from None
