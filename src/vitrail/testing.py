@@ -48,8 +48,9 @@ def checkerboard(folder: Path, *, shuffled: bool = False, side: int = SIDE) -> D
 
 def quick(name: str, **settings: Any) -> dict[str, Any]:
     """Settings that make a system learn the checkerboard in a moment."""
-    fields = registry.find(name).Config.model_fields
-    wanted = {"dim": 4, "epochs": 40, "batch": 64, "lr": 0.03, "dropout": 0.1} | settings
+    cls = registry.find(name)
+    fields = cls.Config.model_fields
+    wanted = {"dim": 4, "epochs": 40, "batch": 64, "lr": 0.03, "dropout": 0.1} | cls.toy | settings
     return {key: value for key, value in wanted.items() if key in fields}
 
 

@@ -140,6 +140,8 @@ class System(nn.Module):
     """The seed moves nothing: one fit stands for all seeds."""
     space: ClassVar[dict[str, Any]] = {}
     """Setting -> what tuning tries, where the generic ranges of lab.space do not fit; null takes one out."""
+    toy: ClassVar[dict[str, Any]] = {}
+    """Settings, beside the battery's own, with which it learns 24 users and items in a moment."""
 
     class Config(Settings):
         """Settings of the system."""

@@ -38,6 +38,7 @@ class LastItem(Table):
 
     needs = Needs(history=("item",), order="sequence", given=("item_counts",))
     can: ClassVar[Can] = Can(new_users=True)
+    space: ClassVar[dict[str, Any]] = {"by": ["transitions", "cosine"], "window": [1, 2, 5, 10, 20]}
 
     class Config(Settings):
         """Settings of last-item."""
