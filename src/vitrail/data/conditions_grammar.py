@@ -7,6 +7,7 @@ import re
 import unicodedata
 import warnings
 from functools import lru_cache
+from typing import Any
 
 from vitrail.errors import SettingError
 
