@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types reproduce bench clean
+.PHONY: help setup demo test lint types reproduce bench readme clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -43,6 +43,9 @@ reproduce: $(STAMP)  ## the recipes; heavy ones by name: make reproduce RECIPES=
 
 bench: $(STAMP)  ## times of import, recommend, evaluate and serve, against their goals
 	@failed=0; for name in import recommend evaluate serve; do $(BIN)/python benchmarks/bench_$$name.py || failed=1; done; exit $$failed
+
+readme: $(STAMP)  ## write the tables of README.md anew from recipes/ and benchmarks/results/
+	@$(BIN)/python tests/test_readme.py
 
 clean:  ## remove caches, reports and the demo; .venv and runs stay
 	@rm -rf demo htmlcov build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
