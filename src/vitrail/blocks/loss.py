@@ -123,7 +123,8 @@ def full_softmax(h: Tensor, E: Tensor, targets: Tensor, block: int | None = None
     """
     if block is None:
         block = max(32, min(len(h), (3 << 19 if h.device.type == "cpu" else 1 << 26) // max(len(E), 1)))
-    loss: Tensor = _BlockedCrossEntropy.apply(h.contiguous(), E, targets, block)  # type: ignore[no-untyped-call]
+    with torch.autocast(h.device.type, enabled=False):  # sums over N items want float32
+        loss: Tensor = _BlockedCrossEntropy.apply(h.float().contiguous(), E.float(), targets, block)  # type: ignore[no-untyped-call]
     return loss
 
 
