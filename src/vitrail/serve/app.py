@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from vitrail.errors import ResourceError, VitrailError, did_you_mean
 from vitrail.serve.guard import Guard, Meter
-from vitrail.serve.shapes import Answer, Problem, SimilarAnswer, request_shapes
+from vitrail.serve.shapes import Answer, Problem, SimilarAnswer, request_shapes, similar_items
 
 ROUTES = ("/recommend", "/similar", "/health", "/metrics", "/docs", "/openapi.json")
 PROBLEMS: dict[int | str, dict[str, Any]] = {422: {"model": Problem, "description": "The request is not understood: one sentence says why."}}
@@ -107,11 +107,7 @@ def _add_similar(app: FastAPI, recommender: Answering, shapes: Any) -> None:
     def answered(request: Request, question: Any) -> Response:
         if recommender.item_ids.code(question.item) < 0:
             return _problem(404, _no_item(question.item))
-        rows = recommender.similar([question.item], question.k, filter=question.filter).select("item", "rank", "score").rows()
-        items = [
-            {"item": item, "rank": rank, "score": score, "sources": [{"name": recommender.name, "rank": rank, "score": score}], "why": None}
-            for item, rank, score in rows
-        ]
+        items = similar_items(recommender, question.item, question.k, question.filter)
         return _json({"item": question.item, "request_id": request.state.request_id, "items": items})
 
     @app.post("/similar", responses={200: {"model": SimilarAnswer}, **ABSENT}, summary="Items similar to an item")

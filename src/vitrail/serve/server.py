@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class ServeSettings(Settings):
     max_k: PositiveInt = 100
     max_body: PositiveInt = 64 * 1024
     max_history: PositiveInt = 1000
+    plugins: list[str] = []
+    """Python files that register systems."""
 
 
 def serve(
@@ -42,16 +45,18 @@ def serve(
     max_k: int = 100,
     max_body: int = 64 * 1024,
     max_history: int = 1000,
+    plugins: Sequence[str] = (),
 ) -> None:
     """Serve the run or artifact at `path` until SIGTERM or SIGINT; requests under way are finished first.
 
-    `port` 0 takes a free one. With several `workers` each loads the artifact and counts its own requests.
+    `plugins`: Python files that register systems. `port` 0 takes a free one. With several `workers` each loads the artifact and counts its own requests.
     Raises SettingError for a host or port that cannot be taken, ArtifactError or DataError where `path` is no run.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    settings = ServeSettings.of({"path": str(path), "max_k": max_k, "max_body": max_body, "max_history": max_history}, where="serve")
+    values = {"path": str(path), "max_k": max_k, "max_body": max_body, "max_history": max_history, "plugins": list(plugins)}
+    settings = ServeSettings.of(values, where="serve")
     if token == "":
         raise SettingError("The token is empty: give one of some length, or none.")
     if workers < 1:
@@ -95,7 +100,10 @@ def _app(settings: ServeSettings, token: str | None) -> FastAPI:
 
     from vitrail.funnel.recommender import load
     from vitrail.serve.app import create_app
+    from vitrail.systems.registry import load_file
 
+    for file in settings.plugins:
+        load_file(file)
     torch.set_num_threads(1)  # one question is too small to share among threads
     app = create_app(load(settings.path), token=token, max_k=settings.max_k, max_body=settings.max_body, max_history=settings.max_history)
     gc.collect()

@@ -92,3 +92,10 @@ def request_shapes(max_k: int, max_history: int) -> Shapes:
         filter: Filter = None
 
     return Shapes(Recommend, RecommendQuery, Similar)
+
+
+def similar_items(recommender: Any, item: str, k: int, filter: str | None) -> list[dict[str, Any]]:
+    """The k items most similar to `item`, best first, in the shape of a recommended item. Raises as `Recommender.similar`."""
+    rows = recommender.similar([item], k, filter=filter).select("item", "rank", "score").rows()
+    places = [(item, {"rank": rank, "score": score}) for item, rank, score in rows]
+    return [{"item": found, **place, "sources": [{"name": recommender.name, **place}], "why": None} for found, place in places]
