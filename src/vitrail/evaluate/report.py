@@ -7,6 +7,7 @@ import io
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,17 @@ class Showcase(Settings):
     """system -> items, best first"""
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that its writer fills: a table of text cells, figures under it."""
+
+    title: str
+    note: str = ""
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    figures: Sequence[Figure] = ()
+
+
 def write_report(
     path: str | Path,
     evaluations: Sequence[Evaluation],
@@ -58,17 +70,22 @@ def write_report(
     describe: Mapping[str, Any] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     showcase: Showcase | Mapping[str, Any] | None = None,
+    compared: Comparison | None = None,
+    answers: Sequence[str] = (),
+    spread: Mapping[str, Mapping[str, float]] | None = None,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write the page atomically and return its path.
 
     `metric` orders the systems (none: ndcg@10, or the first metric with an interval); `describe` are the facts of the data set
-    (`Description.model_dump()`); `curves` system -> one record an epoch; `showcase` as in `Showcase`.
+    (`Description.model_dump()`); `curves` system -> one record an epoch; `showcase` as in `Showcase`; `compared` the comparison of these
+    evaluations where it was made before; `answers` a sentence a question; `spread` system -> metric -> standard deviation over seeds.
     Raises SettingError where the evaluations do not belong in one table.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     metric = metric or _leading(evaluations)
-    compared = comparison(evaluations, metric)
+    compared = compared or comparison(evaluations, metric)
     named = dict(zip(names_of(evaluations), evaluations, strict=True))
     ordered = [named[row.system].model_copy(update={"system": row.system}) for row in compared.rows]
     shown = Showcase.of(showcase, where="the showcase") if isinstance(showcase, Mapping) else showcase
@@ -90,6 +107,9 @@ def write_report(
         facts=_facts(describe or {}),
         figures=_figures(ordered, metric, common, curves or {}),
         showcase=shown,
+        answers=answers,
+        spread=spread or {},
+        sections=[(section, [svg(drawn) for drawn in section.figures]) for section in sections],
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(path, page)

@@ -1,0 +1,1 @@
+"""Tuning with an equal budget, and comparisons with seeds, statistics and sentences."""

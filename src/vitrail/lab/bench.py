@@ -1,0 +1,216 @@
+"""The bench: one data set, one split, one protocol, on which systems are tuned and compared; its clock, its lock, its memory meter."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitrail.data.dataset import Dataset
+from vitrail.data.split import Split
+from vitrail.data.splits import SplitSettings
+from vitrail.errors import DataError, ResourceError, SettingError
+from vitrail.evaluate.metrics import METRICS, parse_metric
+from vitrail.evaluate.protocol import Protocol
+from vitrail.files import read_json, write_json
+from vitrail.systems import registry
+from vitrail.systems.base import Sizes, System, TrainSettings
+from vitrail.train.fit import Fitter, cut, free_memory, pick_device
+from vitrail.train.loop import Watch
+
+LEAST_USERS = 30
+"""Fewer users than that carry no test."""
+
+
+@dataclass
+class Tried:
+    """One fit, measured on validation."""
+
+    value: float | None
+    epochs: int
+    """the epoch that was kept"""
+    seconds: float
+    """wall time, validation included"""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Bench:
+    """A data set cut once; `selection` is how validation is measured, `protocol` how the test is."""
+
+    dataset: Dataset
+    split: Split
+    settings: SplitSettings
+    protocol: Protocol
+    metric: str
+    device: str
+    quiet: bool
+
+    @classmethod
+    def open(
+        cls, data: str | Path | Dataset, split: str | SplitSettings | None, metric: str, refit: bool, device: str = "auto", quiet: bool = False
+    ) -> Bench:
+        """Raises VitrailError: the data or split are absent or bad, the metric is unknown or no mean over users."""
+        parsed = parse_metric(metric)
+        if METRICS[parsed.name].kind != "accuracy":
+            raise SettingError(f'The metric "{metric}" is no measure of right answers, so systems cannot be chosen by it: use e.g. ndcg@10 or recall@20.')
+        dataset = data if isinstance(data, Dataset) else Dataset(data)
+        made, settings, protocol = cut(dataset, split, refit)
+        return cls(dataset, made, settings, protocol, str(parsed), str(pick_device(device)), quiet)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of data, split and protocol."""
+        return self.protocol.fingerprint(self.dataset.fingerprint, self.split.settings)
+
+    @property
+    def selection(self) -> Protocol:
+        """The protocol without the refit: tuning looks at validation, and nothing is fitted twice for it."""
+        return self.protocol.model_copy(update={"refit": False, "fit_on": "train"})
+
+    @property
+    def sizes(self) -> Sizes:
+        """U and N."""
+        return Sizes(len(self.dataset.users), len(self.dataset.items))
+
+    def config(self, system: str, settings: Mapping[str, Any]) -> Any:
+        """The typed settings of `system`, selecting by the metric of the bench. Raises SettingError."""
+        cls = registry.find(system).Config
+        own = {"metric": self.metric, **settings} if issubclass(cls, TrainSettings) else settings
+        return cls.of(own, where=f'settings of system "{system}"')
+
+    def fitter(self, seed: int, folder: Path | None = None, watch: Watch | None = None) -> Fitter:
+        """What fits on the train part and measures on the validation part."""
+        return Fitter(self.dataset, self.split, self.selection, seed, pick_device(self.device), True, folder, folder is not None, watch=watch)
+
+    def attempt(self, cls: type[System], config: Any, seed: int, folder: Path | None = None, watch: Watch | None = None) -> Tried:
+        """Fit once and measure on validation; `folder` keeps the checkpoints of a trained system while it runs."""
+        started = time.perf_counter()
+        fitter = self.fitter(seed, folder, watch)
+        model, _, progress = fitter.fit(cls, config, self.sizes)
+        value = progress.best_value
+        if value is None and self.split.valid is not None:
+            measured = (fitter.validation or {}).get("metrics", {})
+            value = measured[self.metric] if self.metric in measured else fitter.measure(model, self.split.valid, [self.metric]).metrics[self.metric]
+        epochs = progress.best_epoch if progress.best_epoch > 0 else progress.epoch
+        return Tried(value, epochs, time.perf_counter() - started, progress.curve)
+
+    def check_memory(self, system: str, config: Any) -> int:
+        """Bytes a fit will need. Raises ResourceError where they are not free."""
+        need, free = registry.find(system).memory(config, self.sizes, len(self.split.train)), free_memory()
+        if need > free:
+            raise ResourceError(
+                f'System "{system}" needs about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free: '
+                "leave it out, or use a smaller catalogue (k-core at ingest); nothing was run."
+            )
+        return need
+
+
+def check_needs(systems: list[str], dataset: Dataset) -> None:
+    """Raises DataError naming every system that asks for what the data lack."""
+    refusals = []
+    for system in systems:
+        try:
+            registry.find(system).needs.check(dataset.info, system)
+        except DataError as error:
+            refusals.append((system, str(error).rstrip(".")))
+    if len(refusals) == 1:
+        raise DataError(f"{refusals[0][1]}; nothing was run.")
+    if refusals:
+        named = " and ".join(f'"{system}"' for system, _ in refusals)
+        raise DataError(f"{named} need what the data lack, and nothing was run: {'; '.join(sentence for _, sentence in refusals)}.")
+
+
+class Clock:
+    """Wall time spent on a folder, over all sittings."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.before = float(read_json(file)["seconds"]) if file.exists() else 0.0
+        self.started = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far."""
+        return self.before + time.monotonic() - self.started
+
+    def save(self) -> None:
+        """Remember, so that the next sitting goes on counting."""
+        write_json(self.file, {"seconds": round(self.spent, 3)})
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """One process at a time works in `folder`. Raises ResourceError where another does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ResourceError(f"Another process is at work in {folder}: wait for it, or choose another place with --out.") from None
+        yield
+
+
+def remember(file: Path, request: Mapping[str, Any], what: str) -> None:
+    """Write down what was asked, or check that the same is asked again. Raises SettingError naming the first difference."""
+    if not file.exists():
+        others = [p.name for p in file.parent.iterdir() if p.name != ".lock"] if file.parent.exists() else []
+        if others:
+            raise DataError(f"{file.parent} holds other files ({others[0]}): choose another place with --out.")
+        write_json(file, request)
+        return
+    before = read_json(file)
+    for key, value in request.items():
+        if before.get(key) != value:
+            raise SettingError(
+                f"{file.parent} holds a {what} with another {key.replace('_', ' ')} ({_short(before.get(key))}, now {_short(value)}): "
+                "give the same command to go on with it, or choose another place with --out."
+            )
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class PeakMemory:
+    """The most memory this process held since `start`."""
+
+    def __init__(self) -> None:
+        self.known = False
+
+    def start(self) -> None:
+        """Give back what is free, then forget the peak so far."""
+        gc.collect()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: forgets the peak of this process
+            self.known = True
+
+    def bytes(self) -> int | None:
+        """None where the system does not tell."""
+        if not self.known:
+            return None
+        with suppress(OSError, StopIteration):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        return None
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `4 min`, `2 h 05 min`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

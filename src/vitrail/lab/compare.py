@@ -1,0 +1,285 @@
+"""Systems side by side: an equal number of trials on validation, seeds, one look at the test part each, tests over users, sentences, a page.
+
+Every step leaves its files in one folder, so the same call on the same folder goes on where an earlier one stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitrail.data.dataset import Dataset
+from vitrail.data.splits import SplitSettings
+from vitrail.errors import DataError, SettingError, unknown
+from vitrail.files import read_json, write_json
+from vitrail.lab.bench import LEAST_USERS, Bench, Clock, check_needs, duration, hold, remember
+from vitrail.lab.page import read_curves, write_page
+from vitrail.lab.plan import MARGIN, PAGE, Plan, make_plan, timed
+from vitrail.lab.seeds import Seat, seat
+from vitrail.lab.space import Space, as_json, for_system, read_space, space_of
+from vitrail.lab.table import gather, published
+from vitrail.lab.tune import Say, Tuner, _optuna, check_numbers, check_valid, line, plain
+from vitrail.systems import registry
+
+
+def compare(
+    systems: Sequence[str],
+    data: str | Path | Dataset,
+    *,
+    out: str | Path,
+    split: str | SplitSettings | None = None,
+    seeds: int = 5,
+    trials: int = 20,
+    budget: float | None = None,
+    metric: str = "ndcg@10",
+    refit: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    space: Mapping[str, Any] | str | Path | None = None,
+    baseline: str | None = None,
+    tests: bool = True,
+    seed: int = 0,
+    recipes: str | Path | None = None,
+    report: str | Path | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Compare `systems` on one split and return what `out/result.json` holds: `rows` (system, seed, metrics), `tests`, `sentences` and the rest.
+
+    Each system gets `trials` trials on validation, then `seeds` seeds (from `seed` on), each measured on test once. `budget` in hours;
+    `settings` and `space`: `{"sasrec.dim": 64}`, `{"sasrec": {"dim": 64}}` or `{"dim": 64}` for every system that has it; what is set is not
+    tuned. `baseline`: test every system against that one only; `tests` false: no tests; `recipes`: a folder of recipes with published
+    numbers. Raises VitrailError: one sentence, before anything is run.
+    """
+    say = say or (lambda text: None if quiet else print(text, file=sys.stderr))  # noqa: T201
+    names = check_systems(systems)
+    check_numbers(trials, budget)
+    _check_seeds(names, seeds, tests)
+    if baseline is not None and baseline not in names:
+        raise unknown("system in this comparison", baseline, names)
+    bench = Bench.open(data, split, metric, refit, device, quiet)
+    check_needs(names, bench.dataset)
+    check_users(bench, tests)
+    fixed = _fixed(names, settings or {})
+    asked = read_space(space) if isinstance(space, str | Path) else dict(space or {})
+    spaces, memory = _spaces(bench, names, fixed, asked if trials else None)
+    if any(spaces.values()):
+        check_valid(bench)
+        _optuna()
+    folder = Path(out)
+    request: dict[str, Any] = {
+        "systems": names, "data": bench.dataset.fingerprint, "split": bench.split.settings, "protocol": bench.protocol.model_dump(mode="json"),
+        "seeds": list(range(seed, seed + seeds)), "trials": trials, "budget": budget, "metric": bench.metric, "settings": fixed,
+        "space": {name: as_json(found) for name, found in spaces.items()},
+    }  # fmt: skip
+    with hold(folder):
+        remember(folder / "request.json", plain(request), "comparison")
+        clock = Clock(folder / "clock.json")
+        plan = _plan(bench, folder, names, fixed, spaces, memory, seeds, trials, budget, refit, clock, say)
+        fixed = {name: {**values, **({"epochs": plan.epochs[name]} if _cut(plan, name) else {})} for name, values in fixed.items()}
+        tuners = {
+            name: Tuner(name, bench, folder / name / "tune", fixed=fixed[name], space=spaces[name], trials=trials, seed=seed) for name in names
+        }
+        rounds = _tune(tuners, plan, folder, clock, say)
+        chosen = {name: tuner.chosen(rounds) for name, tuner in tuners.items()}
+        for tuner in tuners.values():
+            if tuner.trials:
+                tuner.write(rounds)
+        seats = _seats(bench, names, chosen, plan, request["seeds"], folder, refit, clock, say)
+        spent = read_json(folder / "result.json")["cost"]["seconds"] if (folder / "result.json").exists() else clock.spent + PAGE
+        command = command_of(names, bench, request, refit, baseline, tests, asked, seed)
+        result, evaluations, compared = gather(
+            bench, seats, {name: tuner.result(rounds) for name, tuner in tuners.items()}, plan,
+            baseline=baseline, tests=tests, published=published(recipes, names, bench, refit), command=command, spent=spent,
+        )  # fmt: skip
+        write_json(folder / "result.json", result)
+        curves = {name: read_curves(folder / name / f"seed-{seed}") for name in names}
+        write_page(folder, bench.dataset, result, evaluations, compared, curves)
+        if report is not None:
+            Path(report).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / "report.html", report)
+        estimate = f" (the estimate was at most {duration(plan.at_most)})"
+        say(f"{duration(spent)} in all{estimate}; the page is at {folder / 'report.html'}")
+    return result
+
+
+def check_systems(systems: Sequence[str]) -> list[str]:
+    """The names, known and distinct, at least two. Raises SettingError."""
+    for name in systems:
+        registry.find(name)
+    twice = [name for n, name in enumerate(systems) if name in systems[:n]]
+    if twice:
+        raise SettingError(f'System "{twice[0]}" is named twice: a comparison has each system once; give other settings with --set in a comparison of runs.')
+    if len(systems) < 2:
+        raise SettingError(f"A comparison needs at least 2 systems, and {len(systems)} is named: add one, e.g. popular.")
+    return list(systems)
+
+
+def _check_seeds(names: list[str], seeds: int, tests: bool) -> None:
+    if seeds < 1:
+        raise SettingError(f"--seeds is {seeds}: give 1 or more.")
+    drawn = [name for name in names if not registry.find(name).deterministic]
+    if seeds == 1 and tests and drawn:
+        raise SettingError(
+            f"One seed carries no significance test of a system that depends on it ({', '.join(drawn)}): "
+            "ask for --seeds 2 or more, or leave the tests out with --no-tests."
+        )
+
+
+def check_users(bench: Bench, tests: bool) -> None:
+    """Raises DataError where there is no test part, or too few users for a test."""
+    part = bench.split.test
+    if part is None:
+        raise DataError(f'The split "{bench.settings.text}" has no test part to compare on: use another split.')
+    users = len(np.unique(part.histories.users.numpy()))
+    if tests and users < LEAST_USERS:
+        raise DataError(f"The test part asks {users} users, too few for a significance test (at least {LEAST_USERS}): use more data, or --no-tests.")
+
+
+def _fixed(names: list[str], settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is set by hand, a system each. Raises SettingError for a key that no system knows."""
+    fields = {name: registry.find(name).Config.model_fields for name in names}
+    known = {key for own in fields.values() for key in own}
+    for key in settings:
+        if "." not in key and key not in names and key not in known:
+            raise unknown("setting of these systems", key, known)
+    return {name: for_system(settings, name, fields[name], names) for name in names}
+
+
+def _spaces(
+    bench: Bench, names: list[str], fixed: Mapping[str, dict[str, Any]], asked: Mapping[str, Any] | None
+) -> tuple[dict[str, Space], dict[str, int]]:
+    """What is tuned (nothing where `asked` is none) and the bytes needed, a system each. Raises VitrailError."""
+    spaces: dict[str, Space] = {}
+    memory: dict[str, int] = {}
+    for name in names:
+        config, cls = bench.config(name, fixed[name]), registry.find(name)
+        memory[name] = bench.check_memory(name, config)
+        own = None if asked is None else for_system(asked, name, cls.Config.model_fields, names)
+        spaces[name] = {} if own is None else space_of(cls, config, bench.dataset.info, bench.sizes.items, fixed=fixed[name], asked=own)
+    if asked:
+        known = {key for name in names for key in registry.find(name).Config.model_fields}
+        for key in asked:
+            if "." not in key and key not in names and key not in known:
+                raise unknown("setting of these systems", key, known)
+    return spaces, memory
+
+
+def _plan(
+    bench: Bench, folder: Path, names: list[str], fixed: Mapping[str, dict[str, Any]], spaces: Mapping[str, Space], memory: Mapping[str, int],
+    seeds: int, trials: int, budget: float | None, refit: bool, clock: Clock, say: Say,
+) -> Plan:  # fmt: skip
+    """The plan, made once and kept; printed before anything starts."""
+    file = folder / "plan.json"
+    if file.exists():
+        plan = Plan.of(read_json(file), where=str(file))
+        say(f"going on with the comparison in {folder}, after {duration(clock.before)}; it was planned to take at most {duration(plan.at_most)}")
+        return plan
+    say(f"{bench.dataset.info.name}: {bench.protocol.describe()}; {len(bench.split.test or ()):,} test queries. Timing each system:")
+    rows = []
+    for name in names:
+        n = 1 if registry.find(name).deterministic else seeds
+        config = bench.config(name, fixed[name])
+        rows.append(
+            timed(
+                bench, name, config, trials=trials if spaces[name] else 0, seeds=n, space=spaces[name],
+                refit=refit or bench.protocol.refit, memory=memory[name],
+            )
+        )  # fmt: skip
+    plan = make_plan(rows, trials, None if budget is None else 3600 * budget, clock.spent)
+    for text in plan.words():
+        say(text)
+    write_json(file, plan.model_dump(mode="json"))
+    clock.save()
+    return plan
+
+
+def _cut(plan: Plan, name: str) -> bool:
+    row = next(row for row in plan.rows if row.system == name)
+    return row.trained and plan.epochs[name] < row.epochs
+
+
+def _tune(tuners: Mapping[str, Tuner], plan: Plan, folder: Path, clock: Clock, say: Say) -> int | None:
+    """Rounds of one trial a system, so that all have the same number whenever the budget ends them. Returns how many rounds count (none: all)."""
+    mark = folder / "rounds.json"
+    if mark.exists():
+        return int(read_json(mark)["rounds"])
+    for number in range(plan.trials):
+        asked = [tuner for tuner in tuners.values() if not tuner.finished and len(tuner.attempts) <= number]
+        late: Callable[[], bool] | None = None
+        if plan.budget is not None:
+            limit = plan.budget * MARGIN
+
+            def late(limit: float = limit) -> bool:
+                return clock.spent + _finals(tuners, plan) > limit
+
+            if number and clock.spent + sum(_mean(tuner) for tuner in asked) + _finals(tuners, plan) > limit:
+                return _end(mark, number, plan, say)
+        for tuner in asked:
+            attempt = tuner.step(late)
+            clock.save()
+            if attempt is None:
+                return _end(mark, number, plan, say)
+            say(f"  {tuner.system}, {line(attempt, tuner.trials, tuner.bench.metric)}")
+    return None
+
+
+def _end(mark: Path, rounds: int, plan: Plan, say: Say) -> int:
+    write_json(mark, {"rounds": rounds})
+    say(f"Cut to hold the budget: {rounds} of {plan.trials} trials for every system.")
+    return rounds
+
+
+def _mean(tuner: Tuner) -> float:
+    return sum(a.seconds for a in tuner.attempts) / max(len(tuner.attempts), 1)
+
+
+def _finals(tuners: Mapping[str, Tuner], plan: Plan) -> float:
+    """Seconds that the seeds will take, from the trials so far; as planned where there is none yet."""
+    total = 0.0
+    for row in plan.rows:
+        epochs = plan.epochs[row.system] if row.trained else None
+        attempts = tuners[row.system].attempts
+        slowest = max((a.seconds for a in attempts if a.state == "done"), default=None)
+        total += row.seeds * (row.final(epochs) if slowest is None else min(row.final(epochs), slowest * (2 if row.refit else 1) + row.test))
+    return total
+
+
+def _seats(
+    bench: Bench, names: list[str], chosen: Mapping[str, Mapping[str, Any]], plan: Plan, seeds: Sequence[int], folder: Path, refit: bool,
+    clock: Clock, say: Say,
+) -> dict[str, list[Seat]]:  # fmt: skip
+    """Every system with every seed (once where the seed moves nothing)."""
+    found: dict[str, list[Seat]] = {}
+    for row in plan.rows:
+        config = bench.config(row.system, chosen[row.system]).model_dump(mode="json", exclude_unset=True)
+        for seed in seeds[: row.seeds]:
+            made = seat(bench, row.system, config, seed, folder / row.system / f"seed-{seed}", refit)
+            found.setdefault(row.system, []).append(made)
+            clock.save()
+            value = made.evaluation.metrics[bench.metric]
+            say(f"  {row.system}, seed {seed}: test {bench.metric} {value:.4f}, fitted in {duration(made.cost['fit_seconds'])}")
+    return {name: found[name] for name in names}
+
+
+def command_of(
+    names: list[str], bench: Bench, request: Mapping[str, Any], refit: bool, baseline: str | None, tests: bool, asked: Mapping[str, Any], seed: int
+) -> str:
+    """The command that repeats this."""
+    parts = ["vitrail compare", *names, f"--data {bench.dataset.path}", f"--split {bench.settings.text}", f"--seeds {len(request['seeds'])}"]
+    parts += [f"--trials {request['trials']}"]
+    parts += [f"--budget {request['budget']:g}"] if request["budget"] is not None else []
+    parts += [f"--metric {bench.metric}"] if bench.metric != "ndcg@10" else []
+    parts += ["--refit"] if refit else []
+    fixed = [(f"{name}.{key}", value) for name, own in request["settings"].items() for key, value in own.items()]
+    parts += [f"--set {key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in fixed]
+    parts += [f"--baseline {baseline}"] if baseline else []
+    parts += [] if tests else ["--no-tests"]
+    parts += [f"--seed {seed}"] if seed else []
+    parts += ["--space SPACE.yaml"] if asked else []
+    return " ".join([*parts, "--out FOLDER"])
