@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
 import shutil
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,8 @@ def _compute() -> dict[str, Any]:
         import torch
     except (ImportError, OSError):
         return facts
-    mkl = torch.backends.mkl.is_available()
-    facts["torch_blas"] = "mkl" if mkl else "openblas" if "USE_OPENBLAS=ON" in torch.__config__.show() or "openblas" in torch.__config__.show().lower() else "other"
+    built = torch.__config__.show().lower()
+    facts["torch_blas"] = "mkl" if torch.backends.mkl.is_available() else "openblas" if "openblas" in built else "other"
     facts["threads"] = torch.get_num_threads()
     try:
         if torch.cuda.is_available():
@@ -99,10 +99,8 @@ def _memory() -> dict[str, float | None]:
             if key in ("MemTotal", "MemAvailable"):
                 facts["total_gib" if key == "MemTotal" else "free_gib"] = round(int(value.split()[0]) * 1024 / GIB, 1)
     except (OSError, ValueError):
-        try:
+        with contextlib.suppress(ValueError, OSError, AttributeError):
             facts["total_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1)
-        except (ValueError, OSError, AttributeError):
-            pass
     return facts
 
 
@@ -120,10 +118,7 @@ def _variables() -> dict[str, str]:
 
 
 def _problems(report: dict[str, Any]) -> list[str]:
-    problems = []
-    if sys.version_info < (3, 11):
-        problems.append(f"Python {report['versions']['python']} is too old: Vitrail needs 3.11 or newer.")
-    problems += [f"The package {name} is missing: install Vitrail again." for name, found in report["versions"].items() if found is None]
+    problems = [f"The package {name} is missing: install Vitrail again." for name, found in report["versions"].items() if found is None]
     free = report["memory"]["free_gib"]
     if free is not None and free < 1:
         problems.append(f"Only {free} GiB of memory are free: close other programs, or use small data.")

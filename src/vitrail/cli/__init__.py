@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from vitrail.errors import VitrailError
 
-ClickException = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+ClickException: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 """The base of typer's own refusals, wherever this version of typer keeps it."""
 INTERRUPTED = 130
 
@@ -32,11 +32,14 @@ class Verbs(TyperGroup):
         except KeyboardInterrupt:
             _say("Interrupted: nothing half-written was left; where the verb has --resume, the same command with it goes on from here.")
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
+        except BaseException as error:
+            # a panic of polars is no Exception, and no traceback for people either
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise typer.Exit(_end(error)) from None
 
 
-def _end(error: Exception) -> int:
+def _end(error: BaseException) -> int:
     """Says what went wrong in one sentence; returns the exit code."""
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         # whoever read our output has seen enough; the interpreter must not fail again when it flushes

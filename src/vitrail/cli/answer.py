@@ -119,7 +119,7 @@ def split_ids(texts: list[str]) -> list[str]:
     """`["a,b", '"c,d"']` -> `["a", "b", "c,d"]`; an empty text is an empty history."""
     rows = csv.reader(texts, skipinitialspace=True)
     try:
-        return [id for row in rows for id in row if id]
+        return [name for row in rows for name in row if name]
     except csv.Error:
         raise SettingError("--history cannot be read: separate ids by commas, and quote one that holds a comma.") from None
 

@@ -36,10 +36,6 @@ def demo(
     """Simulate a shop, fit and compare systems, write a page, recommend for one user."""
     from vitrail.demo import run
 
-    result = run(out)
+    result = run(out, open_page=open_page, quiet=json)
     if json:
         show.emit(result)
-    if open_page:
-        import webbrowser
-
-        webbrowser.open((out / "index.html").resolve().as_uri())

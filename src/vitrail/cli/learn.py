@@ -184,10 +184,13 @@ def evaluate(
     json: JSON = False,
 ) -> None:
     """Measure a run over the whole catalogue, with 95 % intervals and slices."""
+    from vitrail.evaluate.metrics import parse_metric
     from vitrail.train.fit import evaluate_run
 
     load_plugins(system)
     names = [name.strip() for text in metrics for name in text.split(",") if name.strip()] if metrics else None
+    for name in names or ():
+        parse_metric(name)  # before a bar is shown
     evaluation = evaluate_run(run, part=part, data=data, metrics=names, tie_seed=seed, quiet=quiet)
     if report is not None:
         from vitrail.evaluate.report import write_report

@@ -1,0 +1,158 @@
+"""tune, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vitrail.cli import complete, show
+from vitrail.cli.learn import JSON, Plugin, load_plugins
+from vitrail.errors import SettingError
+
+Data = Annotated[Path | None, typer.Option(help="The data-set folder.", file_okay=False)]
+SplitText = Annotated[str | None, typer.Option("--split", help="How to cut the data, e.g. temporal, leave-last-out, ratio:test=0.2.", autocompletion=complete.splits)]
+Trials = Annotated[int, typer.Option(help="Settings tried for each system, on validation; the first is the setting as given. 0: no tuning.")]
+Budget = Annotated[float | None, typer.Option(metavar="HOURS", help="The time there is; trials and epochs are cut, alike for every system, to hold to it.")]
+MetricName = Annotated[str, typer.Option("--metric", help="What is chosen and tested by, e.g. ndcg@10 or recall@20.")]
+SpaceFile = Annotated[Path | None, typer.Option("--space", metavar="F.yaml", help="What is tried: setting: {low, high, log} or [a, b]; null: leave it alone.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with interrupted work; the same command does so by itself.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+def tune(
+    name: Annotated[str, typer.Argument(metavar="SYSTEM", help="Which system; `vitrail systems` lists them.", autocompletion=complete.systems)],
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the trials are kept.")] = None,
+    split: SplitText = None,
+    trials: Trials = 20,
+    budget: Budget = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting that is fixed and not tuned; repeat for more.")] = None,
+    space: SpaceFile = None,
+    metric: MetricName = "ndcg@10",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the trials and of every fit.")] = 0,
+    device: Device = "auto",
+    resume: Resume = False,
+    system: Plugin = None,
+    quiet: Quiet = False,
+    json: JSON = False,
+) -> None:
+    """Find good settings of a system on the validation part."""
+    from vitrail.config import parse_assignments
+    from vitrail.lab.tune import tune as run
+
+    load_plugins(system)
+    if data is None or out is None:
+        raise SettingError(f"tune needs {'--data D, the data-set folder' if data is None else '--out FOLDER, where the trials are kept'}.")
+    fixed = parse_assignments(assignments or ())
+    found = run(name, data, out=out, split=split, trials=trials, budget=budget, seed=seed, settings=fixed, space=space, metric=metric, device=device, quiet=quiet)
+    if json:
+        show.emit(found.model_dump(mode="json"))
+        return
+    columns = ("trial", "state", found.metric, "epochs", *found.space)
+    ranked = sorted(found.trials, key=lambda a: (a.state != "done", -(a.value or 0.0), a.number))
+    rows = [
+        (str(a.number + 1), a.state, "" if a.value is None else f"{a.value:.4f}", str(a.epochs or ""), *(_cell(a.settings[key]) for key in found.space))
+        for a in ranked
+    ]
+    if rows:
+        show.table(columns, rows, right=["trial", found.metric, "epochs"])
+    if found.best is not None:
+        show.line(f"Best: {', '.join(f'{key}={_cell(value)}' for key, value in found.best.settings.items())} ({found.metric} {found.best.value:.4f} on validation).")
+    where = "" if split is None else f" --split {split}"
+    show.line(f"Fit with it: vitrail fit {name} --data {data}{where} --config {out / 'best.yaml'} --out RUN")
+
+
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="SYSTEM... | RUN...", help="Systems to tune and fit, or finished runs.", autocompletion=complete.systems)],
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where everything is kept; not needed for finished runs.")] = None,
+    split: SplitText = None,
+    seeds: Annotated[int, typer.Option(help="Seeds a system (one fit where the seed moves nothing).")] = 5,
+    trials: Trials = 20,
+    budget: Budget = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting that is fixed, of one system or of all that have it.")
+    ] = None,
+    space: SpaceFile = None,
+    metric: MetricName = "ndcg@10",
+    baseline: Annotated[str | None, typer.Option(metavar="SYSTEM", help="Test every system against this one only.")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="After selection, fit again on train and valid.")] = False,
+    tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Significance tests.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    recipes: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Recipes with published numbers.", file_okay=False)] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="A copy of the page.")] = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    system: Plugin = None,
+    quiet: Quiet = False,
+    json: JSON = False,
+) -> None:
+    """Compare systems: tuned alike, over seeds, with tests and a page."""
+    from vitrail.config import parse_assignments
+    from vitrail.lab.compare import compare as run
+    from vitrail.lab.runs import compare_runs, is_run
+
+    load_plugins(system)
+    runs = [name for name in names if is_run(name)]
+    if runs and len(runs) < len(names):
+        other = next(name for name in names if name not in runs)
+        raise SettingError(f'"{runs[0]}" is a run and "{other}" a system: compare systems, or finished runs.')
+    if runs:
+        if assignments or space or split:
+            raise SettingError("Finished runs have their settings and split: leave --set, --space and --split out.")
+        result = compare_runs(
+            names, data=data, out=out, metric=metric, baseline=baseline, tests=tests, recipes=recipes, report=report, quiet=quiet
+        )
+    else:
+        from vitrail.lab.compare import check_systems
+
+        check_systems(names)
+        if data is None or out is None:
+            raise SettingError(f"compare needs {'--data D, the data-set folder' if data is None else '--out FOLDER, where everything is kept'}.")
+        result = run(
+            names, data, out=out, split=split, seeds=seeds, trials=trials, budget=budget, metric=metric, refit=refit,
+            settings=parse_assignments(assignments or ()), space=space, baseline=baseline, tests=tests, seed=seed, recipes=recipes, report=report,
+            device=device, quiet=quiet,
+        )  # fmt: skip
+    for warning in result["warnings"]:
+        show.warn(warning)
+    if json:
+        show.emit(result)
+    else:
+        _print(result)
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    metric = result["metric"]
+    show.line(f"{result['data']}, {result['part']} part, {result['users']:,} queries, fingerprint {result['fingerprint']}")
+    show.line(f"protocol {result['protocol']}")
+    others = [name for name in ("ndcg@10", "recall@10", "recall@20", "coverage@10") if name != metric]
+    rows = []
+    for row in result["systems"]:
+        cost, sd = result["cost"]["systems"][row["system"]], row["sd"].get(metric)
+        low, high = row["ci"].get(metric, (float("nan"), float("nan")))
+        spread = "" if sd is None else f"{sd:.4f}"
+        seeds = "any" if row["deterministic"] else str(len(row["seeds"]))
+        memory = "" if cost["peak_memory"] is None else f"{cost['peak_memory'] / 2**20:,.0f}"
+        means = [f"{row['mean'][name]:.4f}" if name in row["mean"] else "" for name in others]
+        values = (f"{row['mean'][metric]:.4f}", spread, f"{low:.4f} to {high:.4f}", *means, f"{cost['fit_seconds']:.1f}", memory, f"{row['parameters']:,}")
+        rows.append((row["system"], seeds, *values))
+    columns = ("system", "seeds", metric, "± seeds", "95 % interval", *others, "fit s", "peak MiB", "numbers")
+    show.table(columns, rows, right=[name for name in columns if name not in ("system", "95 % interval")])
+    for row in result["systems"]:
+        for entry in result["published"].get(row["system"], ()):
+            both = [f"{name} {value:.4f} (ours {row['mean'][name]:.4f})" for name, value in entry["metrics"].items() if name in row["mean"]]
+            if both:
+                show.line(f"{row['system']}, {entry['source']}: {', '.join(both)}; {entry['protocol']}")
+    for sentence in result["sentences"]:
+        show.line(sentence)
+    for sentence in result["cut"]:
+        show.line(sentence)
+
+
+def _cell(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
