@@ -174,7 +174,7 @@ def _measure(
         info, valid = made.recommender.info, (made.recommender.info.get("validation") or {}).get("metrics", {})
         chosen = f", epoch {info['epochs']} of {made.progress.epoch} kept" if made.progress.curve else ""
         reached = f", {METRICS[0]} {valid[METRICS[0]]:.4f} on validation" if METRICS[0] in valid else ""
-        tell.lines([f"{name}: fitted in {info['seconds']:.1f} s{chosen}{reached}"])
+        tell.lines([f"{name}{' (the floor)' if name == FLOOR else ''}: fitted in {info['seconds']:.1f} s{chosen}{reached}"])
         evaluations.append(evaluate_run(runs / name, quiet=True))
         if made.progress.curve:
             curves[name] = made.progress.curve
