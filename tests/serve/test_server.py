@@ -104,6 +104,27 @@ def test_a_taken_port_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
             server.serve("run", port=taken.getsockname()[1])
 
 
+def test_a_worker_is_told_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[server.ServeSettings, str | None]] = []
+    monkeypatch.setattr(server, "_app", lambda settings, token: told.append((settings, token)))
+    monkeypatch.setattr("uvicorn.supervisors.Multiprocess.run", lambda self: None)
+    handlers = {number: signal.getsignal(number) for number in signal.Signals if number not in (signal.SIGKILL, signal.SIGSTOP)}
+    monkeypatch.setenv(server.SETTINGS_VARIABLE, "")
+    monkeypatch.setenv(server.TOKEN_VARIABLE, "old")
+    try:
+        for token in ("secret", None):
+            server.serve("run", port=0, workers=2, token=token, max_k=7, plugins=["my.py"])
+            server.from_environment()
+            (here, given), (there, received) = told[-2:]
+            assert here == there
+            assert (here.path, here.max_k, here.plugins) == ("run", 7, ["my.py"])
+            assert given == received == token
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     "flags", [{"port": 70000}, {"host": "no.such.host.invalid"}, {"token": ""}, {"workers": 0}, {"max_k": 0}, {"max_body": -1}, {"max_history": 0}]
 )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 SETTINGS_VARIABLE = "VITRAIL_SERVE"
+TOKEN_VARIABLE = "VITRAIL_TOKEN"
 SECONDS_TO_FINISH = 10
 """After a stop is asked, requests under way get this long."""
 
@@ -61,12 +62,12 @@ def serve(
         raise SettingError("The token is empty: give one of some length, or none.")
     if workers < 1:
         raise SettingError(f"workers must be 1 or more, got {workers}.")
-    target: Any = "vitrail.serve.server:from_environment" if workers > 1 else _app(settings, token)
+    app = _app(settings, token)  # also where workers will load their own: what is wrong with the artifact is told here, once
+    target: Any = "vitrail.serve.server:from_environment" if workers > 1 else app
     listening = _bind(host, port)
     _warn(host, token)
-    os.environ[SETTINGS_VARIABLE] = json.dumps(settings.model_dump())
-    if token is not None:
-        os.environ["VITRAIL_TOKEN"] = token
+    if workers > 1:
+        os.environ |= {SETTINGS_VARIABLE: json.dumps(settings.model_dump()), TOKEN_VARIABLE: token or ""}
     config = uvicorn.Config(
         target,
         factory=workers > 1,
@@ -92,7 +93,7 @@ def serve(
 def from_environment() -> FastAPI:
     """The application of one worker process, as `serve` described it in the environment."""
     settings = ServeSettings.of(json.loads(os.environ[SETTINGS_VARIABLE]), where="serve")
-    return _app(settings, os.environ.get("VITRAIL_TOKEN") or None)
+    return _app(settings, os.environ.get(TOKEN_VARIABLE) or None)
 
 
 def _app(settings: ServeSettings, token: str | None) -> FastAPI:
