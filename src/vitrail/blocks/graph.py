@@ -10,8 +10,9 @@ from scipy import sparse
 from torch import Tensor
 
 
-def bipartite_adjacency(indptr: Tensor, items: Tensor, n_items: int) -> Tensor:
-    """Symmetrically normalised adjacency D^-1/2 A D^-1/2 of the user-item graph, no self loops (LightGCN, equation 8).
+def bipartite_adjacency(indptr: Tensor, items: Tensor, n_items: int, *, normalise: bool = True) -> Tensor:
+    """Symmetrically normalised adjacency D^-1/2 A D^-1/2 of the user-item graph, no self loops (LightGCN, equation 8); plain
+    A without `normalise`: a row-normalised product is diag(1 / d) (A x), which keeps the gradient a product with A itself.
 
     indptr (U + 1,), items (E,): the training interactions in CSR form; repeated pairs count once. A node without an
     edge gets a zero row. Returns a sparse CSR float32 tensor (U + N, U + N), users first.
@@ -25,7 +26,7 @@ def bipartite_adjacency(indptr: Tensor, items: Tensor, n_items: int) -> Tensor:
     A = sparse.csr_array(sparse.block_array([[None, R], [R.T, None]], format="csr"))
     A.sort_indices()
     rows = np.repeat(scale, np.diff(A.indptr))
-    values = (rows * scale[A.indices]).astype(np.float32)
+    values = (rows * scale[A.indices] if normalise else A.data).astype(np.float32)
     # 32-bit indices: the sparse product is 1.5 times as fast with them
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # PyTorch calls the format beta

@@ -1,0 +1,115 @@
+"""NGCF. Wang et al., SIGIR 2019, arXiv:1905.08108. `form=code` is the authors' layer (two activations, the un-normalised vector
+goes on), `form=paper` the published equation as RecBole has it; the paper's graph is `propagation=symmetric`. Every training
+event once an epoch; the authors draw users. Their node dropout, off by default, is left out. Users never seen in training are an
+extension of ours: they pass through the same layers with their own layer 0 at zero. Numbers: none yet."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.blocks.embed import Init, bag, table
+from vitrail.blocks.graph import bipartite_adjacency, propagate
+from vitrail.blocks.loss import l2_of_batch
+from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Rate
+from vitrail.data.batches import Pairs, Sets
+from vitrail.data.schema import Needs
+from vitrail.systems.base import Can, Given, Sizes, system
+from vitrail.systems.skeletons import Graph, zero_absent
+
+
+@system("ngcf", stage="retrieve", family="collaborative", paper="1905.08108", year=2019)
+class NGCF(Graph):
+    """User and item vectors passed through weighted, non-linear layers over the interaction graph."""
+
+    needs = Needs(given=("interactions",))
+    can: ClassVar[Can] = Can(new_users=True)
+    toy: ClassVar[dict[str, Any]] = {"epochs": 16}
+
+    class Config(Graph.Config):
+        """Settings of ngcf."""
+
+        layers: PositiveInt = 3
+        """Layers L; vectors that answer are dim * (L + 1) wide."""
+        form: Literal["code", "paper"] = "code"
+        """The layer of the authors' code or that of their paper."""
+        propagation: Literal["norm", "ngcf", "gcmc", "plain", "symmetric"] = "norm"
+        """D^-1 (A + I), D^-1 A + I, D^-1 A, A (the authors' names), or D^-1/2 A D^-1/2."""
+        dropout: Rate = 0.1
+        """On messages."""
+        l2: NonNegativeFloat = 1e-5
+        """Weight of the regulariser on the vectors that answer."""
+        init: Init = "xavier"
+        """How layer-0 vectors start."""
+        init_scale: PositiveFloat = 0.1
+        """Standard deviation of a normal start."""
+
+    adjacency: Tensor
+    degrees: Tensor
+
+    def build(self, config: Any, sizes: Sizes, given: Given) -> None:
+        assert given.indptr is not None and given.items is not None
+        self.users = table(sizes.users, config.dim, config.init, config.init_scale)
+        self.items = table(sizes.items, config.dim, config.init, config.init_scale)
+        zero_absent(self.users, given.indptr)
+        self.linear = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in range(config.layers))
+        self.bilinear = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in range(config.layers))
+        for module in [*self.linear, *self.bilinear]:
+            nn.init.xavier_uniform_(module.weight)  # type: ignore[arg-type]
+            nn.init.xavier_uniform_(module.bias[None])  # type: ignore[index]
+        self.register_buffer("adjacency", bipartite_adjacency(given.indptr, given.items, sizes.items, normalise=False), persistent=False)
+        self.register_buffer("degrees", self.adjacency.sum(1, keepdim=True).to_dense()[: sizes.users + sizes.items], persistent=False)
+
+    def scales(self, degrees: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """degrees (V, 1) -> weights (V, 1) of what a node gathers, of what it sends, of itself."""
+        some, none = degrees.clamp(min=1), torch.zeros_like(degrees)
+        return {
+            "norm": (1 / (degrees + 1), none + 1, 1 / (degrees + 1)),
+            "ngcf": (1 / some, none + 1, none + 1),
+            "gcmc": (1 / some, none + 1, none),
+            "plain": (none + 1, none + 1, none),
+            "symmetric": (some.rsqrt(), some.rsqrt(), none),
+        }[self.config.propagation]
+
+    def layer(self, n: int, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors x (V, D) and what their neighbours send s (V, D) -> (what goes on (V, D), what answers (V, D), rows of length 1)."""
+        one, two = self.linear[n], self.bilinear[n]
+        if self.config.form == "paper":
+            unit = F.normalize(F.dropout(F.leaky_relu(one(s + x) + two(s * x), 0.2), self.config.dropout, self.training), dim=1)
+            return unit, unit
+        h = F.dropout(F.leaky_relu(one(s), 0.2) + F.leaky_relu(two(x * s), 0.2), self.config.dropout, self.training)
+        return h, F.normalize(h, dim=1)
+
+    def _passes(self) -> tuple[list[Tensor], Tensor]:
+        gather, send, own = self.scales(self.degrees)
+        x = torch.cat([self.users, self.items])
+        inner, answers = [x], [x]
+        for n in range(self.config.layers):
+            x, unit = self.layer(n, x, gather * propagate(self.adjacency, send * x) + own * x)
+            inner.append(x)
+            answers.append(unit)
+        return inner, torch.cat(answers, 1)
+
+    def nodes(self) -> tuple[Tensor, Tensor]:
+        answers, users = self._passes()[1], len(self.users)
+        return answers[:users] * (self.degrees[:users] > 0), answers[users:]
+
+    def regulariser(self, batch: Pairs) -> Tensor | float:
+        return self.config.l2 * l2_of_batch(self.user(batch.users), self.item(batch.items), self.item(batch.negatives[..., 0]))
+
+    def prepare(self) -> None:
+        super().prepare()
+        send, users = self.scales(self.degrees)[1], len(self.users)
+        self._sent = [(send * x)[users:] for x in self._passes()[0][:-1]]
+
+    def fold_in(self, histories: Sets) -> Tensor:
+        gather, _, own = self.scales(histories.lengths[:, None].float())
+        x = torch.zeros(len(histories), self.config.dim, device=histories.items.device)
+        answers = [x]
+        for n, sent in enumerate(self._sent):
+            x, unit = self.layer(n, x, gather * bag(sent, histories.items, histories.indptr) + own * x)
+            answers.append(unit)
+        return torch.cat(answers, 1)
