@@ -60,3 +60,10 @@ def layers(A: Tensor, x: Tensor, depth: int) -> list[Tensor]:
     for _ in range(depth):
         out.append(propagate(A, out[-1]))
     return out
+
+
+def nudge(x: Tensor, length: float) -> Tensor:
+    """x (V, D) with every row moved by exactly `length` in a random direction of its own orthant (SimGCL): no coordinate
+    changes its sign, and a row of zeros stays."""
+    step = torch.nn.functional.normalize(torch.rand_like(x), dim=1)
+    return x + length * torch.sign(x) * step

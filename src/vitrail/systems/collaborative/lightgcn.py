@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.blocks.embed import Init, table
+from vitrail.blocks.embed import Init, bag, table
 from vitrail.blocks.graph import bipartite_adjacency, layers
 from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat
@@ -67,7 +67,4 @@ class LightGCN(Graph):
         self._folding = torch.stack(below).sum(0)[len(self.users) :] / scale
 
     def fold_in(self, histories: Sets) -> Tensor:
-        lengths = histories.lengths.clamp(min=1)
-        rows = torch.repeat_interleave(torch.arange(len(histories), device=lengths.device), histories.lengths)
-        total = torch.zeros(len(histories), self.config.dim, device=lengths.device).index_add(0, rows, self._folding[histories.items])
-        return total / lengths.sqrt()[:, None]
+        return bag(self._folding, histories.items, histories.indptr) / histories.lengths.clamp(min=1).sqrt()[:, None]
