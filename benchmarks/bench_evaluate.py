@@ -2,8 +2,8 @@
 
     python benchmarks/bench_evaluate.py
 
-The scores of both come from the same random vectors, and both must give the same recall and NDCG. The plain ways are a loop over users with a full
-argsort, as much published evaluation code does it, and blocks of users with argpartition.
+The scores of all come from the same random vectors, each way has one thread, and all must give the same recall and NDCG. The plain ways are a loop
+over users with a full argsort, as much published evaluation code does it, and blocks of users with argpartition.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+import _one_thread  # noqa: F401
 import _record
 import numpy as np
 import torch

@@ -16,7 +16,7 @@ import _record
 COMMANDS = {
     "python": [sys.executable, "-c", "pass"],
     "import vitrail": [sys.executable, "-c", "import vitrail"],
-    "import vitrail, then fit, load and read": [sys.executable, "-c", "import vitrail; vitrail.fit, vitrail.load, vitrail.read"],
+    "import all that fit needs": [sys.executable, "-c", "from vitrail.train.fit import fit"],
     "vitrail --help": [str(Path(sys.executable).parent / "vitrail"), "--help"],
     "vitrail systems --json": [str(Path(sys.executable).parent / "vitrail"), "systems", "--json"],
 }

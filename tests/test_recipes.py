@@ -134,23 +134,22 @@ def test_a_killed_run_goes_on_and_looks_at_the_test_part_once_a_seed(source, tmp
 
 
 def test_a_trained_system_stopped_in_the_middle_gives_the_same_number(source, tmp_path, monkeypatch):
-    import vitrail.train.fit as module
-
     recipe = tiny(name="bpr-mf.walks", system="bpr-mf", settings={"dim": 4, "epochs": 6, "batch": 64, "patience": 0, "checkpoint_seconds": 0}, seeds=[3])
     whole = recipes.reproduce(recipe, data_root=source, work=tmp_path / "whole", say=quiet)
-    real, calls = module._Fitter.measure, []
+    cls, steps = registry.find("bpr-mf"), []
+    real = cls.loss
 
-    def stops(self, *args):
-        calls.append(1)
-        if len(calls) == 4:
+    def stops(self, batch):
+        steps.append(1)
+        if len(steps) == 18:  # in epoch 4 of 6, 5 steps each
             raise KeyboardInterrupt
-        return real(self, *args)
+        return real(self, batch)
 
-    monkeypatch.setattr(module._Fitter, "measure", stops)
+    monkeypatch.setattr(cls, "loss", stops)
     with pytest.raises(KeyboardInterrupt):
         recipes.reproduce(recipe, data_root=source, work=tmp_path / "cut", say=quiet)
     resumed = recipes.reproduce(recipe, data_root=source, work=tmp_path / "cut", say=quiet)
-    assert len(calls) < 4 + 7, "it began anew"
+    assert len(steps) < 18 + 30, "it began anew"
     assert (resumed.metrics, resumed.validation, resumed.epochs) == (whole.metrics, whole.validation, whole.epochs)
 
 
