@@ -1,10 +1,10 @@
 """Vitrail: from a catalogue and an event log to measured, served recommendations.
 
-    data = vitrail.read("shop")                       # a folder made by `vitrail data ingest`
-    model = vitrail.fit("sasrec", data, dim=64)       # -> Recommender
-    model.recommend(users=["u17"], k=10)              # -> a polars table with your ids
-    vitrail.evaluate(model)                           # -> Evaluation: metrics with intervals
-    model.save("model"); vitrail.load("model")        # no data set needed
+data = vitrail.read("shop")                       # a folder made by `vitrail data ingest`
+model = vitrail.fit("sasrec", data, dim=64)       # -> Recommender
+model.recommend(users=["u17"], k=10)              # -> a polars table with your ids
+vitrail.evaluate(model)                           # -> Evaluation: metrics with intervals
+model.save("model"); vitrail.load("model")        # no data set needed
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def load(path: str | Path) -> Recommender:
     return open_artifact(path)
 
 
-def evaluate(run: str | Path | Recommender, *, part: str = "test", data: str | Path | Dataset | None = None, metrics: Sequence[str] | None = None) -> Evaluation:
+def evaluate(
+    run: str | Path | Recommender, *, part: str = "test", data: str | Path | Dataset | None = None, metrics: Sequence[str] | None = None
+) -> Evaluation:
     """Measure a run or a fitted system. See `vitrail.train.fit.evaluate_run`."""
     from vitrail.train.fit import evaluate_run
 
