@@ -97,13 +97,15 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, data, house, learn
+    from vitrail.cli import answer, data, house, lab, learn
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
         ("systems", learn.systems),
         ("fit", learn.fit),
         ("evaluate", learn.evaluate),
+        ("tune", lab.tune),
+        ("compare", lab.compare),
         ("recommend", answer.recommend),
         ("similar", answer.similar),
         ("serve", answer.serve),

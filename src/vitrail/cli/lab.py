@@ -13,7 +13,7 @@ from vitrail.cli.learn import JSON, Plugin, load_plugins
 from vitrail.errors import SettingError
 
 Data = Annotated[Path | None, typer.Option(help="The data-set folder.", file_okay=False)]
-SplitText = Annotated[str | None, typer.Option("--split", help="How to cut the data, e.g. temporal, leave-last-out, ratio:test=0.2.", autocompletion=complete.splits)]
+SplitText = Annotated[str | None, typer.Option("--split", help="How to cut the data, e.g. temporal, ratio:test=0.2.", autocompletion=complete.splits)]
 Trials = Annotated[int, typer.Option(help="Settings tried for each system, on validation; the first is the setting as given. 0: no tuning.")]
 Budget = Annotated[float | None, typer.Option(metavar="HOURS", help="The time there is; trials and epochs are cut, alike for every system, to hold to it.")]
 MetricName = Annotated[str, typer.Option("--metric", help="What is chosen and tested by, e.g. ndcg@10 or recall@20.")]
@@ -48,7 +48,9 @@ def tune(
     if data is None or out is None:
         raise SettingError(f"tune needs {'--data D, the data-set folder' if data is None else '--out FOLDER, where the trials are kept'}.")
     fixed = parse_assignments(assignments or ())
-    found = run(name, data, out=out, split=split, trials=trials, budget=budget, seed=seed, settings=fixed, space=space, metric=metric, device=device, quiet=quiet)
+    found = run(
+        name, data, out=out, split=split, trials=trials, budget=budget, seed=seed, settings=fixed, space=space, metric=metric, device=device, quiet=quiet
+    )
     if json:
         show.emit(found.model_dump(mode="json"))
         return
@@ -61,13 +63,14 @@ def tune(
     if rows:
         show.table(columns, rows, right=["trial", found.metric, "epochs"])
     if found.best is not None:
-        show.line(f"Best: {', '.join(f'{key}={_cell(value)}' for key, value in found.best.settings.items())} ({found.metric} {found.best.value:.4f} on validation).")
+        best = ", ".join(f"{key}={_cell(value)}" for key, value in found.best.settings.items())
+        show.line(f"Best: {best} ({found.metric} {found.best.value:.4f} on validation).")
     where = "" if split is None else f" --split {split}"
     show.line(f"Fit with it: vitrail fit {name} --data {data}{where} --config {out / 'best.yaml'} --out RUN")
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(metavar="SYSTEM... | RUN...", help="Systems to tune and fit, or finished runs.", autocompletion=complete.systems)],
+    names: Annotated[list[str], typer.Argument(metavar="SYSTEM...", help="Systems to tune and fit, or finished runs.", autocompletion=complete.systems)],
     data: Data = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where everything is kept; not needed for finished runs.")] = None,
     split: SplitText = None,

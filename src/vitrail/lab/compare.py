@@ -87,6 +87,8 @@ def compare(
         }
         rounds = _tune(tuners, plan, folder, clock, say)
         chosen = {name: tuner.chosen(rounds) for name, tuner in tuners.items()}
+        for name, most in _caps(tuners, rounds, plan, folder, clock, say).items():
+            chosen[name]["epochs"] = most
         for tuner in tuners.values():
             if tuner.trials:
                 tuner.write(rounds)
@@ -213,7 +215,7 @@ def _tune(tuners: Mapping[str, Tuner], plan: Plan, folder: Path, clock: Clock, s
         asked = [tuner for tuner in tuners.values() if not tuner.finished and len(tuner.attempts) <= number]
         late: Callable[[], bool] | None = None
         if plan.budget is not None:
-            limit = plan.budget * MARGIN
+            limit = _limit(plan.budget)
 
             def late(limit: float = limit) -> bool:
                 return clock.spent + _finals(tuners, plan) > limit
@@ -227,6 +229,34 @@ def _tune(tuners: Mapping[str, Tuner], plan: Plan, folder: Path, clock: Clock, s
                 return _end(mark, number, plan, say)
             say(f"  {tuner.system}, {line(attempt, tuner.trials, tuner.bench.metric)}")
     return None
+
+
+def _limit(budget: float) -> float:
+    """Seconds for the trials and seeds."""
+    return MARGIN * budget - PAGE
+
+
+def _caps(tuners: Mapping[str, Tuner], rounds: int | None, plan: Plan, folder: Path, clock: Clock, say: Say) -> dict[str, int]:
+    """Epochs at most of the seeds, where the machine turned out slower than when it was timed and the budget would not hold; decided once."""
+    if plan.budget is None:
+        return {}
+    file = folder / "caps.json"
+    if file.exists():
+        return dict(read_json(file))
+    caps: dict[str, int] = {}
+    rest, need = _limit(plan.budget) - clock.spent, 0.0
+    length: dict[str, int] = {}
+    for row in plan.rows:
+        best = tuners[row.system].best(rounds)
+        need += row.seeds * (row.final(plan.epochs[row.system]) if best is None else best.seconds * (2 if row.refit else 1) + row.test)
+        length[row.system] = plan.epochs[row.system] if best is None else best.ran
+    if need > rest:
+        caps = {row.system: max(1, int(length[row.system] * max(rest, 0.0) / need)) for row in plan.rows if row.trained}
+        words = ", ".join(f"{name} {epochs}" for name, epochs in caps.items())
+        if caps:
+            say(f"Cut to hold the budget: the machine is slower than when it was timed, so the seeds have fewer epochs: {words}.")
+    write_json(file, caps)
+    return caps
 
 
 def _end(mark: Path, rounds: int, plan: Plan, say: Say) -> int:

@@ -39,7 +39,7 @@ def gather(
         "split": bench.split.settings,
         "seeds": sorted({s.seed for own in seats.values() for s in own}),
         "refit": bench.protocol.refit,
-        "tuning": {name: found.model_dump(mode="json", exclude={"trials": {"__all__": {"seconds"}}}) for name, found in tuned.items()},
+        "tuning": {name: found.model_dump(mode="json", exclude={"trials": {"__all__": {"seconds"}}, "best": {"seconds"}}) for name, found in tuned.items()},
         "published": {name: entries for name, entries in published.items() if entries},
         "cut": list(plan.notes) if plan else [],
         "command": command,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 State = Literal["done", "pruned", "failed"]
 JOURNAL = "study.journal"
+SAVE_SECONDS = 10.0
+"""Least time between two notes of how long the trial under way has taken."""
 
 
 class Attempt(Settings):
@@ -44,6 +46,9 @@ class Attempt(Settings):
     settings: dict[str, Any]
     """what was varied"""
     epochs: int = 0
+    """the one that was kept"""
+    ran: int = 0
+    """epochs until it stopped"""
     seconds: float = 0.0
     note: str = ""
 
@@ -76,7 +81,7 @@ class Tuner:
         self.cls = registry.find(system)
         self.trials = trials if space else 0
         self.settings_tried = size(space)
-        self.study = _study(folder / JOURNAL, self.trials) if self.trials else None
+        self.study = _study(folder / JOURNAL, self.trials, getattr(bench.config(system, fixed), "epochs", 1)) if self.trials else None
         self.attempts = _ended(self.study) if self.study else []
 
     @property
@@ -98,18 +103,25 @@ class Tuner:
         """Make the next trial; none where `late` said that time is up. Raises VitrailError where no trial at all can be fitted."""
         assert self.study is not None
         number = len(self.attempts)
-        attempt = self._default() if number == 0 else self._suggested(number, late)
+        attempt = self._default(late) if number == 0 else self._suggested(number, late)
         if attempt is not None:
             self.attempts.append(attempt)
             self.write()
         return attempt
 
-    def _default(self) -> Attempt:
+    def _default(self, late: Callable[[], bool] | None) -> Attempt | None:
         from optuna.trial import TrialState, create_trial
+
+        def watch(epoch: int, value: float) -> None:
+            if late is not None and late():
+                raise _Late
 
         config = self.bench.config(self.system, self.fixed)
         settings = {name: getattr(config, name) for name in self.space}
-        attempt, seen = self._try(0, settings, lambda epoch, value: None)
+        try:
+            attempt, seen = self._try(0, settings, watch)
+        except _Late:
+            return None
         known = {name: dimension for name, dimension in self.space.items() if settings[name] in dimension}
         record = create_trial(
             state=TrialState.COMPLETE if attempt.state == "done" else TrialState.PRUNED,
@@ -151,26 +163,29 @@ class Tuner:
         seen: dict[int, float] = {}
         home = self._home(settings) if self.cls.trained else None
         clock = Clock(self.folder / "trial" / "seconds.json")
+        saved = [clock.spent]
 
         def told(epoch: int, value: float) -> None:
             seen[epoch] = value
-            if home is not None:
+            if home is not None and clock.spent > saved[0] + SAVE_SECONDS:
                 clock.save()
+                saved[0] = clock.spent
             watch(epoch, value)
 
         made: dict[str, Any] = {"number": number, "settings": settings}
         try:
             config = self.bench.config(self.system, {**self.fixed, **settings})
             tried = self.bench.attempt(self.cls, config, self.seed, home, told)
-            attempt = Attempt(**made, state="done", value=tried.value, epochs=tried.epochs, seconds=round(clock.spent, 3))
+            attempt = Attempt(**made, state="done", value=tried.value, epochs=tried.epochs, ran=max(seen, default=1), seconds=round(clock.spent, 3))
         except _Pruned:
-            attempt = Attempt(**made, state="pruned", value=max(seen.values()), epochs=max(seen), seconds=round(clock.spent, 3))
+            attempt = Attempt(**made, state="pruned", value=max(seen.values()), epochs=max(seen), ran=max(seen), seconds=round(clock.spent, 3))
         except (ResourceError, DataError, ArtifactError):
             raise
         except VitrailError as error:
             if number + 1 == self.trials and all(a.state == "failed" for a in self.attempts):
                 raise
-            attempt = Attempt(**made, state="failed", value=None, epochs=max(seen, default=0), seconds=round(clock.spent, 3), note=str(error))
+            ran = max(seen, default=0)
+            attempt = Attempt(**made, state="failed", value=None, epochs=ran, ran=ran, seconds=round(clock.spent, 3), note=str(error))
         if home is not None:
             shutil.rmtree(home, ignore_errors=True)
         return attempt, seen
@@ -225,8 +240,11 @@ def _optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def _study(file: Path, trials: int) -> Study:
-    """The study in a journal of JSON lines; a line that a kill cut off is dropped, a trial that a kill ended does not count."""
+def _study(file: Path, trials: int, epochs: int) -> Study:
+    """The study in a journal of JSON lines. A line that a kill cut off is dropped, a trial that a kill ended does not count.
+
+    Nothing is pruned in the first tenth of the epochs, where slow learners look bad.
+    """
     _optuna()
     import optuna
     from optuna.storages import JournalStorage
@@ -246,7 +264,7 @@ def _study(file: Path, trials: int) -> Study:
                 study_name="tune",
                 direction="maximize",
                 load_if_exists=True,
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=min(4, max(2, trials // 4)), n_warmup_steps=3),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=min(4, max(2, trials // 4)), n_warmup_steps=max(3, min(20, epochs // 10))),
             )
         except (ValueError, KeyError, AssertionError):
             raise ArtifactError(f"{file} is damaged: tune again in another place.") from None
@@ -326,6 +344,8 @@ def tune(
             mean = sum(a.seconds for a in tuner.attempts) / max(len(tuner.attempts), 1)
             attempt = None if tuner.attempts and clock.spent + mean > limit else tuner.step(lambda: clock.spent > limit)
             clock.save()
+            if attempt is None and not tuner.attempts:
+                raise SettingError(f"The budget of {duration(limit)} ended before the first trial did: raise --budget, or set fewer epochs (--set epochs=20).")
             if attempt is None:
                 say(f"the budget of {duration(limit)} ends the tuning after {len(tuner.attempts)} of {tuner.trials} trials")
                 break
