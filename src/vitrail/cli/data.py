@@ -1,4 +1,4 @@
-"""data ingest, data describe, data simulate. A flag is a field of the settings class of the same name; a test holds the two together."""
+"""data get, data ingest, data describe, data simulate. A flag is a field of the settings class of the same name; a test holds the two together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 JSON = Annotated[bool, typer.Option("--json", help=show.JSON_HELP)]
 Text = Annotated[str | None, typer.Option()]
-app = typer.Typer(name="data", help="Make, describe and simulate data sets.", no_args_is_help=True)
+app = typer.Typer(name="data", help="Get, make, describe and simulate data sets.", no_args_is_help=True)
 
 
 def column(what: str) -> Any:
@@ -143,6 +143,54 @@ def print_report(report: IngestReport) -> None:
         show.line(f"every rejected row with its line and reason: {path / 'rejects.parquet'}")
     show.line(f"{report.dataset!r} at {path}")
     show.line(f"Next: vitrail data describe {path}, then vitrail fit SYSTEM --data {path} --out RUN")
+
+
+@app.command()
+def get(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A public data set, e.g. ml-100k or amazon-2014:Beauty; --list shows them.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The data-set folder to write (default: data/NAME).")] = None,
+    cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where downloads are kept (default: ~/.cache/vitrail/sources).")] = None,
+    source: Annotated[Path | None, typer.Option("--from", metavar="FILE_OR_FOLDER", help="Files placed by hand; nothing is downloaded.")] = None,
+    known: Annotated[bool, typer.Option("--list", help="Show the data sets there are, with size and licence.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set at that place.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    json: JSON = False,
+) -> None:
+    """Download a public data set, check it against its checksum and ingest it; what was cut off is continued."""
+    from vitrail.data.sources import find, records
+    from vitrail.data.sources import get as run
+    from vitrail.errors import SettingError
+    from vitrail.train.progress import bar
+
+    if known:
+        every = [record.model_dump(mode="json", exclude_defaults=True) | {"bytes": record.size} for record in records().values()]
+        if json:
+            show.emit({"records": every})
+            return
+        rows = [
+            (f"{r.name}:CATEGORY" if r.categories else r.name, r.title, r.size and f"{r.size / 1e6:,.0f} MB", r.licence.partition(" (")[0])
+            for r in records().values()
+        ]
+        show.table(("name", "what", "download", "licence"), rows)
+        for record in records().values():
+            if record.categories:
+                show.line(f"{record.name}: {', '.join(record.categories)}")
+        return
+    if name is None:
+        raise SettingError("Name a data set, e.g. vitrail data get ml-100k; --list shows what there is.")
+    record = find(name)
+    place = out or Path("data") / name.replace(":", "-")
+    ours(place, overwrite)
+    report = run(record, out=place, cache=cache, source=source, overwrite=overwrite, bar=None if quiet else lambda file: bar(file, "bytes"))
+    if json:
+        show.emit(report.to_dict())
+        return
+    print_guess(report.ingest.guess)
+    show.line(f"licence: {record.licence}")
+    show.line(f"cite: {record.citation}")
+    if record.note:
+        show.line(f"note: {record.note}")
+    print_report(report.ingest)
 
 
 @app.command()
