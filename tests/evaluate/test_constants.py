@@ -40,7 +40,7 @@ def test_an_oracle_scores_one(beauty):
         scores[torch.arange(len(histories)), torch.tensor([row[int(u)] for u in histories.users])] = 1.0
         return scores
 
-    known = dict(item_hashes=beauty.item_ids.hashes, train_counts=split.train.item_counts)
+    known = {"item_hashes": beauty.item_ids.hashes, "train_counts": split.train.item_counts}
     evaluation = evaluate_part(split.test, oracle, protocol=protocol, metrics=["recall@1", "ndcg@10", "mrr@10", "map@10"], intervals=False, **known)
     assert set(evaluation.metrics.values()) == {1.0}
 
