@@ -60,19 +60,18 @@ class NGCF(Graph):
         for module in [*self.linear, *self.bilinear]:
             nn.init.xavier_uniform_(module.weight)  # type: ignore[arg-type]
             nn.init.xavier_uniform_(module.bias[None])  # type: ignore[index]
-        self.register_buffer("adjacency", bipartite_adjacency(given.indptr, given.items, sizes.items, normalise=False), persistent=False)
-        self.register_buffer("degrees", self.adjacency.sum(1, keepdim=True).to_dense()[: sizes.users + sizes.items], persistent=False)
+        even = config.propagation == "symmetric"
+        self.register_buffer("adjacency", bipartite_adjacency(given.indptr, given.items, sizes.items, normalise=even), persistent=False)
+        self.register_buffer("degrees", self.adjacency.crow_indices().diff()[:, None].float(), persistent=False)
 
-    def scales(self, degrees: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """degrees (V, 1) -> weights (V, 1) of what a node gathers, of what it sends, of itself."""
-        some, none = degrees.clamp(min=1), torch.zeros_like(degrees)
-        return {
-            "norm": (1 / (degrees + 1), none + 1, 1 / (degrees + 1)),
-            "ngcf": (1 / some, none + 1, none + 1),
-            "gcmc": (1 / some, none + 1, none),
-            "plain": (none + 1, none + 1, none),
-            "symmetric": (some.rsqrt(), some.rsqrt(), none),
-        }[self.config.propagation]
+    def mix(self, total: Tensor, own: Tensor, degrees: Tensor) -> Tensor:
+        """What neighbours sent in sum (V, D), a node's own vector (V, D) and its degree (V, 1) -> what its layer reads (V, D)."""
+        kind = self.config.propagation
+        if kind == "norm":
+            return (total + own) / (degrees + 1)
+        if kind in ("ngcf", "gcmc"):
+            total = total / degrees.clamp(min=1)
+        return total + own if kind == "ngcf" else total
 
     def layer(self, n: int, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors x (V, D) and what their neighbours send s (V, D) -> (what goes on (V, D), what answers (V, D), rows of length 1)."""
@@ -84,11 +83,10 @@ class NGCF(Graph):
         return h, F.normalize(h, dim=1)
 
     def _passes(self) -> tuple[list[Tensor], Tensor]:
-        gather, send, own = self.scales(self.degrees)
         x = torch.cat([self.users, self.items])
         inner, answers = [x], [x]
         for n in range(self.config.layers):
-            x, unit = self.layer(n, x, gather * propagate(self.adjacency, send * x) + own * x)
+            x, unit = self.layer(n, x, self.mix(propagate(self.adjacency, x), x, self.degrees))
             inner.append(x)
             answers.append(unit)
         return inner, torch.cat(answers, 1)
@@ -102,14 +100,16 @@ class NGCF(Graph):
 
     def prepare(self) -> None:
         super().prepare()
-        send, users = self.scales(self.degrees)[1], len(self.users)
-        self._sent = [(send * x)[users:] for x in self._passes()[0][:-1]]
+        users, even = len(self.users), self.config.propagation == "symmetric"
+        # where the graph's own weights hold the degrees, an item sends its vector over the square root of its own
+        self._sent = [x[users:] / self.degrees[users:].clamp(min=1).sqrt() if even else x[users:] for x in self._passes()[0][:-1]]
 
     def fold_in(self, histories: Sets) -> Tensor:
-        gather, _, own = self.scales(histories.lengths[:, None].float())
+        degrees = histories.lengths[:, None].float()
+        share = degrees.clamp(min=1).rsqrt() if self.config.propagation == "symmetric" else 1.0
         x = torch.zeros(len(histories), self.config.dim, device=histories.items.device)
         answers = [x]
         for n, sent in enumerate(self._sent):
-            x, unit = self.layer(n, x, gather * bag(sent, histories.items, histories.indptr) + own * x)
+            x, unit = self.layer(n, x, self.mix(share * bag(sent, histories.items, histories.indptr), x, degrees))
             answers.append(unit)
         return torch.cat(answers, 1)
