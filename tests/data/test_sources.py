@@ -8,7 +8,9 @@ import tarfile
 import threading
 import zipfile
 from collections import namedtuple
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import Request
 
 import polars as pl
 import pytest
@@ -18,7 +20,7 @@ from vitrail.cli import app
 from vitrail.data.dataset import Dataset
 from vitrail.data.sources import SourceRecord, find, get, records
 from vitrail.data.sources import fetch as fetched
-from vitrail.data.sources.fetch import fetch, pin
+from vitrail.data.sources.fetch import _alone, _Redirect, fetch, pin
 from vitrail.data.sources.record import CATEGORY, Member, SourceFile, safe
 from vitrail.errors import DataError, ResourceError, SettingError
 
@@ -214,6 +216,18 @@ def test_a_redirection_out_of_the_web_is_refused(mirror, tmp_path, where):
 def test_a_redirection_within_the_web_is_followed(mirror, tmp_path):
     good = mirror()
     assert fetch(source(mirror(redirect=good.url), sha256=SHA), tmp_path, **QUICK).read_bytes() == WHOLE
+
+
+def test_a_redirection_from_https_to_http_is_refused():
+    with pytest.raises(Exception, match="refused"):
+        _Redirect().redirect_request(Request("https://a.example/x"), None, 302, "", HTTPMessage(), "http://a.example/x")
+
+
+def test_two_downloads_of_one_file_do_not_mix(mirror, tmp_path):
+    one = mirror()
+    with _alone(tmp_path / "file.csv"), pytest.raises(DataError, match="another process"):
+        fetch(source(one, sha256=SHA), tmp_path, **QUICK)
+    assert fetch(source(one, sha256=SHA), tmp_path, **QUICK).read_bytes() == WHOLE and left(tmp_path) == ["file.csv"]
 
 
 def test_an_address_outside_the_web_is_no_record():
@@ -457,7 +471,8 @@ def test_ml_100k(got):
     assert data.interactions["timestamp"].min().year == 1997 and data.interactions["value"].max() == 5
     items = data.items.sort("item")
     assert set(FILMS) == set(items["title"].to_list()) and data.info.columns["items"]["title"] == "text"
-    assert items.filter(pl.col("title") == "Amélie (2001)").height == 1 and items.columns.count("Comedy") == 1
+    assert items.filter(pl.col("title") == "Amélie (2001)").height == 1
+    assert items["genres"][0].to_list() == ["Animation", "Comedy"] and "Comedy" not in items.columns
     assert data.users["occupation"].unique().to_list() == ["writer"] and data.users.height == 7
 
 

@@ -8,7 +8,8 @@ import re
 import shutil
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, Any
@@ -79,12 +80,18 @@ def fetch(file: SourceFile, folder: Path, *, bar: Callable[[str], Bar] | None = 
         raise DataError(f"{target} is not the file it should be ({wrong}) and was removed: run again to download it, or place the right one there.")
     with full_disk_as_sentence(target):
         folder.mkdir(parents=True, exist_ok=True)
+    with _alone(target):
+        return _any(file, target, bar(file.file) if bar else silent, rounds, pause, timeout)
+
+
+def _any(file: SourceFile, target: Path, bar: Bar, rounds: int, pause: float, timeout: float) -> Path:
+    """Ask every address, round after round. Raises DataError."""
     reasons: dict[str, str] = {}
     left = list(file.urls)
     for turn in range(rounds):
         for url in list(left):
             try:
-                return _from(url, file, target, (bar(file.file) if bar else silent), timeout)
+                return _from(url, file, target, bar, timeout)
             except _Failed as failure:
                 reasons[url] = str(failure)
                 if failure.final:
@@ -96,13 +103,34 @@ def fetch(file: SourceFile, folder: Path, *, bar: Callable[[str], Bar] | None = 
     raise DataError(_by_hand(file, target, reasons))
 
 
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """No other process writes the same partial file meanwhile. Raises DataError where one does."""
+    try:
+        import fcntl
+    except ImportError:  # Windows refuses to open a file twice by itself
+        yield
+        return
+    lock = target.with_name(target.name + ".lock")
+    with full_disk_as_sentence(lock), lock.open("wb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{target.name} is being downloaded by another process: wait for it, or pass another --cache FOLDER.") from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def _by_hand(file: SourceFile, target: Path, reasons: dict[str, str]) -> str:
     tried = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
     known = remembered(target)
     expected = file.checksum or (f"sha256 {known}, that of the first download" if known else "none is published")
+    kept = "; what did arrive is kept and continued by the next run" if target.with_name(target.name + ".part").exists() else ""
     return (
         f"{file.file} could not be downloaded ({tried}): get it by other means and place it at {target}, "
-        f"or pass --from FILE_OR_FOLDER (checksum: {expected}); what did arrive is kept and continued by the next run."
+        f"or pass --from FILE_OR_FOLDER (checksum: {expected}){kept}."
     )
 
 
@@ -139,13 +167,16 @@ def _receive(url: str, file: SourceFile, part: Path, bar: Bar, timeout: float) -
             drop(part)
             raise _Failed("it does not continue what was there before") from None
         if 300 <= error.code < 400:
-            raise _Failed("it redirects out of the web, which is refused", final=True) from None
+            raise _Failed("it redirects out of the web or in circles, which is refused", final=True) from None
         raise _Failed(f"HTTP {error.code}", final=400 <= error.code < 500 and error.code not in PASSING) from None
     except (URLError, HTTPException, TimeoutError, ConnectionError, OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        if isinstance(reason, _Failed):
-            raise reason from None
-        raise _Failed(str(reason) or type(reason).__name__) from None
+        raise _Failed(_words(error)) from None
+
+
+def _words(error: Exception) -> str:
+    """What the network says, without its numbers."""
+    reason = error.reason if isinstance(error, URLError) else error
+    return (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).lower()
 
 
 def _write(answer: Any, part: Path, start: int, total: int | None, file: SourceFile, bar: Bar) -> None:
@@ -158,7 +189,7 @@ def _write(answer: Any, part: Path, start: int, total: int | None, file: SourceF
             try:
                 piece = answer.read1(CHUNK)
             except (HTTPException, OSError) as error:
-                raise _Failed(f"the connection was cut after {have:,} bytes ({error or type(error).__name__})") from None
+                raise _Failed(f"the connection was cut after {have:,} bytes ({_words(error)})") from None
             if not piece:
                 break
             have += len(piece)

@@ -38,6 +38,8 @@ class Member(Settings):
     """Names of the columns, for a file without a header."""
     separator: str = "\t"
     """What separates the columns, for a file without a header."""
+    marks: dict[str, tuple[str, ...]] = {}
+    """Column -> columns of 0 and 1 that become its list of categories, for a file without a header."""
     keep: tuple[str, ...] = ()
     """Keys of the objects that are read; none named: all."""
     joined: tuple[str, ...] = ()
@@ -53,6 +55,14 @@ class Member(Settings):
         if not safe(path):
             raise ValueError(f'"{path}" leads out of the archive')
         return path
+
+
+    @model_validator(mode="after")
+    def _known(self) -> Member:
+        absent = {name for names in self.marks.values() for name in names} - set(self.columns)
+        if absent:
+            raise ValueError(f'"{min(absent)}" is none of the columns')
+        return self
 
 
 class SourceFile(Settings):

@@ -26,7 +26,7 @@ SWELL = 100
 """A table that is more than so many times its archive is taken for a trap (text grows 3 to 15 times)."""
 SMALL = 64 << 20
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
-DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, zlib.error, EOFError)
+DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
 
 
 def unpack(record: SourceRecord, files: Mapping[str, Path], work: Path) -> dict[str, list[Path]]:
@@ -45,7 +45,7 @@ def unpack(record: SourceRecord, files: Mapping[str, Path], work: Path) -> dict[
             table.parent.mkdir()
             seen = _ids(tables, record.ingest.item) if member.seen else None
             with full_disk_as_sentence(table), _opened(source, file, member) as stream, table.open("wb") as out:
-                _convert(_limited(stream, max(SMALL, SWELL * source.stat().st_size), source), out, member, seen)
+                _convert(_Limited(stream, max(SMALL, SWELL * source.stat().st_size), source), out, member, seen)
         tables.setdefault(member.role, []).append(table)
     return tables
 
@@ -85,7 +85,7 @@ def _opened(source: Path, file: SourceFile, member: Member) -> Iterator[IO[bytes
         raise DataError(f"{source} cannot be unpacked ({str(error) or type(error).__name__}): it is damaged; delete it and get it again.") from None
 
 
-class _limited(io.RawIOBase):
+class _Limited(io.RawIOBase):
     """A stream that refuses to grow without end."""
 
     def __init__(self, stream: IO[bytes], limit: int, source: Path) -> None:
@@ -103,10 +103,13 @@ class _limited(io.RawIOBase):
         return len(piece)
 
 
-def _convert(raw: _limited, out: IO[bytes], member: Member, seen: set[str] | None) -> None:
+def _convert(raw: _Limited, out: IO[bytes], member: Member, seen: set[str] | None) -> None:
     stream = io.BufferedReader(raw, CHUNK)
     if member.dialect != "text":
         out.writelines(_objects(stream, member, seen))
+        return
+    if member.marks:
+        out.writelines(_gathered(io.TextIOWrapper(stream, encoding=member.encoding, errors="replace"), member))
         return
     if member.columns:
         out.write((member.separator.join(member.columns) + "\n").encode())
@@ -117,6 +120,20 @@ def _convert(raw: _limited, out: IO[bytes], member: Member, seen: set[str] | Non
         text = io.TextIOWrapper(stream, encoding=member.encoding, errors="replace", newline="")
         while words := text.read(CHUNK):
             out.write(words.encode())
+
+
+def _gathered(lines: Iterable[str], member: Member) -> Iterator[bytes]:
+    """Lines split at tabs, where columns of 0 and 1 are one column that lists the names of those with a 1."""
+    place = {name: number for number, name in enumerate(member.columns)}
+    groups = [[(name, place[name]) for name in names] for names in member.marks.values()]
+    marked = {number for group in groups for _, number in group}
+    plain = [number for number in place.values() if number not in marked]
+    yield ("\t".join([*(member.columns[number] for number in plain), *member.marks]) + "\n").encode()
+    for line in lines:
+        cells = line.rstrip("\n").split(member.separator)
+        if len(cells) == len(place):
+            cells = [*(cells[number] for number in plain), *("|".join(name for name, number in group if cells[number] == "1") for group in groups)]
+        yield ("\t".join(cells) + "\n").encode()
 
 
 def _objects(lines: Iterable[bytes], member: Member, seen: set[str] | None) -> Iterator[bytes]:
