@@ -52,13 +52,18 @@ class Showcase(Settings):
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that its writer fills: a table of text cells, figures under it."""
+    """A part of the page that its writer fills: a table of text cells, figures and a command under it."""
 
     title: str
     note: str = ""
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    texts: Sequence[str] = ()
+    """columns of words, set to the left and wrapped"""
     figures: Sequence[Figure] = ()
+    command: str = ""
+    early: bool = False
+    """right under the tests"""
 
 
 def write_report(

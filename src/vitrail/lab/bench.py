@@ -210,6 +210,8 @@ class PeakMemory:
 
 def duration(seconds: float) -> str:
     """`12 s`, `4 min`, `2 h 05 min`."""
+    if seconds < 0.05:
+        return "under 0.1 s"
     if seconds < 99.5:
         return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
     minutes = round(seconds / 60)

@@ -116,7 +116,7 @@ def check_systems(systems: Sequence[str]) -> list[str]:
         registry.find(name)
     twice = [name for n, name in enumerate(systems) if name in systems[:n]]
     if twice:
-        raise SettingError(f'System "{twice[0]}" is named twice: a comparison has each system once; give other settings with --set in a comparison of runs.')
+        raise SettingError(f'System "{twice[0]}" is named twice: to compare two settings of it, fit both and compare the runs.')
     if len(systems) < 2:
         raise SettingError(f"A comparison needs at least 2 systems, and {len(systems)} is named: add one, e.g. popular.")
     return list(systems)

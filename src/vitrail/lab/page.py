@@ -44,7 +44,8 @@ def write_page(
         if picture is not None:
             for kind in FORMATS:
                 save(picture, folder / "plots" / f"{name}.{kind}")
-    sections = [effects_section(result), cost_section(result, cost), tuning_section(result, tuning), published_section(result), how_section(result)]
+    pictures = [picture for picture in (cost, tuning) if picture is not None]
+    sections = [effects_section(result), published_section(result), tuning_section(result), cost_section(result, pictures), how_section(result)]
     return write_report(
         folder / "report.html",
         evaluations,
@@ -79,10 +80,10 @@ def effects_section(result: Mapping[str, Any]) -> Section | None:
         "Relative gain in the mean; Cohen's d is the mean of the users' differences over their standard deviation: .2 is small, .5 is medium. "
         "A difference can be sure and small."
     )
-    return Section("How large the differences are", note, ("Pair", "Gain", "Cohen's d", "p", "p, corrected", "Users"), rows)
+    return Section("How large the differences are", note, ("Pair", "Gain", "Cohen's d", "p", "p, corrected", "Users"), rows, early=True)
 
 
-def cost_section(result: Mapping[str, Any], drawn: Figure | None) -> Section:
+def cost_section(result: Mapping[str, Any], drawn: Sequence[Figure]) -> Section:
     """Time, memory, parameters."""
     facts = {row["system"]: row for row in result["systems"]}
     rows = []
@@ -95,10 +96,10 @@ def cost_section(result: Mapping[str, Any], drawn: Figure | None) -> Section:
         rows.append((name, tune, fits, duration(cost["fit_seconds"]), epochs, f"{cost['evaluate_seconds']:.2f} s", memory, parameters))
     columns = ("System", "Tuning", "Seeds", "Fit of a seed", "Epochs kept", "Test of a seed", "Memory at the peak", "Numbers stored")
     note = "Time on this machine, means over seeds; the fit without its validations. Memory is that of the whole process while it fitted and tested."
-    return Section("What it costs", note, columns, rows, [drawn] if drawn is not None else [])
+    return Section("What it costs", note, columns, rows, figures=drawn)
 
 
-def tuning_section(result: Mapping[str, Any], drawn: Figure | None) -> Section | None:
+def tuning_section(result: Mapping[str, Any]) -> Section | None:
     """What was tried and chosen."""
     rows = []
     for name, found in result["tuning"].items():
@@ -116,7 +117,7 @@ def tuning_section(result: Mapping[str, Any], drawn: Figure | None) -> Section |
     metric = plots.label(result["metric"])
     columns = ("System", "Trials", f"{metric} on validation, as given", "Best", "Chosen", "Tried")
     note = "Every system had the same number of trials (fewer only where all its settings were tried); the first is the setting as given."
-    return Section("How each was tuned", note, columns, rows, [drawn] if drawn is not None else [])
+    return Section("How each was tuned", note, columns, rows, ("Chosen", "Tried"))
 
 
 def _settings(values: Mapping[str, Any]) -> str:
@@ -145,14 +146,15 @@ def published_section(result: Mapping[str, Any]) -> Section | None:
     if not rows:
         return None
     note = "From the recipes for these data and this split; the settings of others are theirs. The last column says under which protocol they measured."
-    return Section("Beside what others reported", note, ("System", "Metric", "Ours, mean over seeds", "Theirs", "Source", "Their protocol"), rows)
+    columns = ("System", "Metric", "Ours, mean over seeds", "Theirs", "Source", "Their protocol")
+    return Section("Beside what others reported", note, columns, rows, ("Source", "Their protocol"))
 
 
 def how_section(result: Mapping[str, Any]) -> Section:
     """How to repeat it."""
     estimate = result["cost"]["at_most"]
     took = f"It took {duration(result['cost']['seconds'])}" + (f"; the estimate before it started was at most {duration(estimate)}." if estimate else ".")
-    return Section("How to repeat it", " ".join([took, *result["cut"], result["command"]]))
+    return Section("How to repeat it", " ".join([took, *result["cut"]]), command=result["command"])
 
 
 def cost_plot(result: Mapping[str, Any]) -> Figure | None:

@@ -87,9 +87,9 @@ def generic(name: str, default: Any, annotation: Any, *, n_items: int, timed: bo
         return Choices(choices=list(get_args(annotation)))
     if name == "half_life":
         return Choices(choices=[None, 3.0, 10.0, 30.0, 100.0, 300.0]) if timed else None
-    found: dict[str, Range] = {
+    found: dict[str, Range | None] = {
         "lr": Range(low=1e-4, high=3e-2, log=True),
-        "layers": Range(low=1, high=4, whole=True),
+        "layers": Range(low=1, high=max(3, (default or 0) + 1), whole=True) if isinstance(default, int | None) else None,
         "k": Range(low=10, high=max(11, min(1000, n_items)), log=True, whole=True),
         "shrink": Range(low=0, high=200),
         "alpha": Range(low=0.5, high=100, log=True),
