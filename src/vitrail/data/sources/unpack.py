@@ -138,7 +138,10 @@ def _gathered(lines: Iterable[str], member: Member) -> Iterator[bytes]:
 
 def _objects(lines: Iterable[bytes], member: Member, seen: set[str] | None) -> Iterator[bytes]:
     """JSON lines of the keys that are kept. A line that is no object goes through as it is, for ingest to reject with its number."""
+    early = re.compile(rb"""^\s*\{\s*['"]%b['"]\s*:\s*['"]([^'"\\]+)['"]""" % re.escape((member.seen or "").encode()))
     for line in lines:
+        if seen is not None and (found := early.match(line)) and found[1].decode(errors="replace") not in seen:
+            continue  # most items are never bought, and a literal of Python takes long to read
         try:
             value = ast.literal_eval(line.decode()) if member.dialect == "python" else orjson.loads(line)
             row = {key: value[key] for key in member.keep or value if key in value}
