@@ -16,7 +16,8 @@ def call(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_compare_prints_one_document_or_a_table(data, tmp_path):
+def test_compare_prints_one_document_or_a_table(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrail.lab.compare.write_page", lambda folder, *a: (folder / "report.html").write_text("page"))
     words = ("compare", "popular", "item-knn", "--data", data, "--split", "leave-last-out", "--seeds", 2, "--trials", 2, "--out", tmp_path / "c")
     done = call(*words, "--json", "--report", tmp_path / "page.html")
     found = json.loads(done.stdout)
