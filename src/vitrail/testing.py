@@ -135,20 +135,21 @@ def check_resume(name: str, data: Dataset, folder: Path) -> None:
     cls = registry.find(name)
     if not issubclass(cls.Config, TrainSettings):
         return
-    settings = quick(name, epochs=3, batch=8) | {"checkpoint_seconds": 0.0}
-    whole = fit(name, data, split="leave-last-out", out=folder / "whole", settings=settings, quiet=True)
+    settings = quick(name, epochs=3, batch=16) | {"checkpoint_seconds": 0.0}
+    whole = fit(name, data, split="leave-last-out", settings=settings, quiet=True)
     steps, original = 0, cls.after_step
 
     def stopping(self: Any, parameters: Iterable[nn.Parameter]) -> None:
         nonlocal steps
         original(self, parameters)
         steps += 1
-        if steps == 5:
+        if steps == 3:
             raise _Stop
 
     cls.after_step = stopping  # type: ignore[method-assign]
     try:
         fit(name, data, split="leave-last-out", out=folder / "stopped", settings=settings, quiet=True)
+        raise AssertionError(f"{name} ended before it was stopped")
     except _Stop:
         pass
     finally:
