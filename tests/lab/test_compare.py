@@ -172,8 +172,9 @@ def test_a_budget_cuts_every_system_alike_and_is_held(data, tmp_path, no_page, m
     result = run(data, tmp_path / "c", ("item-knn", "bpr-mf"), **more)
     counts = {name: len(found["trials"]) for name, found in result["tuning"].items()}
     assert len(set(counts.values())) == 1 and (1 if slower > 1 else 5) <= counts["bpr-mf"] < 40
-    assert any("sure to fit the budget" in text for text in said) and any(text.startswith("Cut to hold the budget") for text in said)
+    assert any("fit the budget at the speed" in text for text in said) and any(text.startswith("Cut to hold the budget") for text in said)
     assert 300 < clock.now + 5 <= 600
+    assert f"Cut to hold the budget: {counts['bpr-mf']} of 40 trials for every system." in result["cut"]
     spent = clock.now
     again = run(data, tmp_path / "c", ("item-knn", "bpr-mf"), **more)
     assert again["rows"] == result["rows"] and {name: len(found["trials"]) for name, found in again["tuning"].items()} == counts

@@ -17,7 +17,7 @@ def test_without_a_budget_nothing_is_cut():
 
 def test_trials_are_cut_before_epochs():
     plan = make_plan([row()], 10, 1000.0, 0.0)
-    assert plan.epochs == {"a": 100} and 2 <= plan.sure < 10 and "sure" in plan.notes[0] and plan.at_most <= 1000
+    assert plan.epochs == {"a": 100} and 2 <= plan.sure < 10 and "in rounds" in plan.notes[0] and plan.at_most <= 1000
 
 
 def test_epochs_are_cut_by_one_share():

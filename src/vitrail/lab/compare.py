@@ -87,8 +87,10 @@ def compare(
         }
         rounds = _tune(tuners, plan, folder, clock, say)
         chosen = {name: tuner.chosen(rounds) for name, tuner in tuners.items()}
-        for name, most in _caps(tuners, rounds, plan, folder, clock, say).items():
+        caps = _caps(tuners, rounds, plan, folder, clock, say)
+        for name, most in caps.items():
             chosen[name]["epochs"] = most
+        plan = plan.model_copy(update={"notes": [*plan.notes, *([] if rounds is None else [_rounds_cut(rounds, plan)]), *([_caps_cut(caps)] if caps else [])]})
         for tuner in tuners.values():
             if tuner.trials:
                 tuner.write(rounds)
@@ -252,17 +254,25 @@ def _caps(tuners: Mapping[str, Tuner], rounds: int | None, plan: Plan, folder: P
         length[row.system] = plan.epochs[row.system] if best is None else best.ran
     if need > rest:
         caps = {row.system: max(1, int(length[row.system] * max(rest, 0.0) / need)) for row in plan.rows if row.trained}
-        words = ", ".join(f"{name} {epochs}" for name, epochs in caps.items())
         if caps:
-            say(f"Cut to hold the budget: the machine is slower than when it was timed, so the seeds have fewer epochs: {words}.")
+            say(_caps_cut(caps))
     write_json(file, caps)
     return caps
 
 
 def _end(mark: Path, rounds: int, plan: Plan, say: Say) -> int:
     write_json(mark, {"rounds": rounds})
-    say(f"Cut to hold the budget: {rounds} of {plan.trials} trials for every system.")
+    say(_rounds_cut(rounds, plan))
     return rounds
+
+
+def _rounds_cut(rounds: int, plan: Plan) -> str:
+    return f"Cut to hold the budget: {rounds} of {plan.trials} trials for every system."
+
+
+def _caps_cut(caps: Mapping[str, int]) -> str:
+    words = ", ".join(f"{name} {epochs}" for name, epochs in caps.items())
+    return f"Cut to hold the budget: the machine is slower than when it was timed, so the seeds have fewer epochs: {words}."
 
 
 def _mean(tuner: Tuner) -> float:

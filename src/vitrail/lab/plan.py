@@ -79,7 +79,7 @@ class Plan(Settings):
     epochs: dict[str, int]
     """epochs at most of each trained system, after the cut"""
     sure: int
-    """trials of each system that fit in the budget even if no run stops early"""
+    """trials of each system that fit in the budget even if no run stops early, at the speed that was measured"""
     notes: list[str] = []
     """what was cut"""
 
@@ -161,8 +161,8 @@ def make_plan(rows: list[PlanRow], trials: int, budget: float | None, timing: fl
         sure += 1
     if sure < trials:
         notes.append(
-            f"Of {trials} trials a system, {sure} are sure to fit the budget; more are made in rounds, one of each system, as long as time lasts: "
-            "every system gets the same number."
+            f"Of {trials} trials a system, {sure} fit the budget at the speed just measured even if no run stops early; they are made in rounds, "
+            "one of each system, as long as time lasts: every system gets the same number."
         )
     at_most = min(budget, timing + _total(rows, trials, epochs))
     return Plan(rows=rows, trials=trials, budget=budget, timing=timing, at_most=at_most, epochs=epochs, sure=sure, notes=notes)
