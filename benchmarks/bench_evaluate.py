@@ -21,8 +21,8 @@ import torch
 from vitrail.data.batches import Sets
 from vitrail.data.split import Part
 from vitrail.data.vocabulary import Vocabulary
-from vitrail.evaluate.evaluator import evaluate_part
-from vitrail.evaluate.protocol import protocol_for
+from vitrail.evaluation.evaluator import evaluate_part
+from vitrail.evaluation.protocol import protocol_for
 
 METRICS = ["recall@10", "ndcg@10"]
 BLOCK = 256

@@ -9,7 +9,7 @@ import pytest
 
 from vitrail import recipes
 from vitrail.errors import DataError, SettingError
-from vitrail.evaluate import journal
+from vitrail.evaluation import journal
 from vitrail.files import read_json
 from vitrail.recipes import Band, Recipe
 from vitrail.recipes_table import table

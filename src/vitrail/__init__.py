@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vitrail.data.dataset import Dataset
-    from vitrail.evaluate.evaluator import Evaluation
+    from vitrail.evaluation.evaluator import Evaluation
     from vitrail.funnel.recommender import Recommender
 
 __version__ = "0.1.0"

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from vitrail.data.dataset import Dataset
     from vitrail.data.describe import Description
     from vitrail.data.split import Part
-    from vitrail.evaluate.compare import Comparison
-    from vitrail.evaluate.evaluator import Evaluation
-    from vitrail.evaluate.report import ShownItem
+    from vitrail.evaluation.compare import Comparison
+    from vitrail.evaluation.evaluator import Evaluation
+    from vitrail.evaluation.report import ShownItem
     from vitrail.funnel.recommender import Recommender
 
 MARK = "demo.json"
@@ -62,7 +62,7 @@ def run(out: str | Path = "demo", *, open_page: bool = False, users: int = 2500,
     tell.title("Systems are fitted on the past, chosen on validation, and asked about the future")
     evaluations, curves, part = _measure(folder / "runs", dataset, seed, quiet, tell)
 
-    from vitrail.evaluate.compare import comparison
+    from vitrail.evaluation.compare import comparison
 
     compared = comparison(evaluations, METRICS[0])
     tell.title(f"How good they are: {compared.users:,} people, all {description.items:,} items ranked, 95 % intervals")
@@ -251,7 +251,7 @@ def _page(
     later: set[str],
 ) -> Path:
     """Write the page: everything of the comparison, and the shelf of every system for one person."""
-    from vitrail.evaluate.report import Showcase, write_report
+    from vitrail.evaluation.report import Showcase, write_report
 
     shelves = {name: model.recommend(users=[user], k=SHOWN)["item"].to_list() for name, model in models.items()}
     showcase = Showcase(
@@ -264,7 +264,7 @@ def _page(
 
 
 def _shown(dataset: Dataset, item: str, later: set[str]) -> ShownItem:
-    from vitrail.evaluate.report import ShownItem
+    from vitrail.evaluation.report import ShownItem
 
     row = dataset.items.row(dataset.item_ids.code(item), named=True)
     note = row["category"] + (", taken later" if item in later else "")

@@ -176,7 +176,7 @@ class Recipe(Settings):
     def check(self) -> None:
         """Raises SettingError where the system, a setting, the split or a metric is unknown or out of bounds."""
         from vitrail.data.splits import parse_split
-        from vitrail.evaluate.metrics import parse_metric
+        from vitrail.evaluation.metrics import parse_metric
         from vitrail.systems.registry import find
 
         find(self.system).Config.of(self.settings, where=f"settings of recipe {self.name}")
@@ -315,7 +315,7 @@ def _line(metrics: Mapping[str, float]) -> str:
 
 
 def _gather(recipe: Recipe, rows: Sequence[Mapping[str, Any]], dataset: Dataset) -> Measured:
-    from vitrail.evaluate import journal
+    from vitrail.evaluation import journal
     from vitrail.funnel.artifact import versions
 
     first = rows[0]

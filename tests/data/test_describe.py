@@ -19,7 +19,7 @@ from vitrail.data.plots import draw
 from vitrail.data.schema import DatasetInfo
 from vitrail.data.simulate import SimulatorSettings, simulate
 from vitrail.errors import SettingError
-from vitrail.evaluate.metrics import gini
+from vitrail.evaluation.metrics import gini
 
 START = datetime(2023, 5, 1, tzinfo=UTC)
 

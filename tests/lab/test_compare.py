@@ -9,7 +9,7 @@ import vitrail.lab.compare as module
 from vitrail.data.dataset import write_dataset
 from vitrail.data.schema import DatasetInfo
 from vitrail.errors import DataError, SettingError, VitrailError
-from vitrail.evaluate import journal
+from vitrail.evaluation import journal
 from vitrail.lab.bench import Bench, Tried
 from vitrail.lab.compare import compare
 from vitrail.lab.plan import PlanRow

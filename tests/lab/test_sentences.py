@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from vitrail.evaluate.compare import Test as Outcome
-from vitrail.evaluate.compare import comparison
-from vitrail.evaluate.evaluator import Evaluation
-from vitrail.evaluate.intervals import holm
-from vitrail.evaluate.protocol import PROTOCOLS
+from vitrail.evaluation.compare import Test as Outcome
+from vitrail.evaluation.compare import comparison
+from vitrail.evaluation.evaluator import Evaluation
+from vitrail.evaluation.intervals import holm
+from vitrail.evaluation.protocol import PROTOCOLS
 from vitrail.lab.sentences import bare, effect, gain, p_text, sentence, sentences
 
 

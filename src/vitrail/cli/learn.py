@@ -13,7 +13,7 @@ from vitrail.cli import complete, show
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from vitrail.evaluate.evaluator import Evaluation
+    from vitrail.evaluation.evaluator import Evaluation
     from vitrail.systems.base import Card
 
 JSON = Annotated[bool, typer.Option("--json", help=show.JSON_HELP)]
@@ -150,7 +150,7 @@ def fit(
     validation = summary.pop("validation", None) or {}
     protocol = summary.pop("protocol", None)
     if isinstance(protocol, dict):
-        from vitrail.evaluate.protocol import Protocol
+        from vitrail.evaluation.protocol import Protocol
 
         summary["protocol"] = Protocol.of(protocol).describe()
     show.facts({key: value for key, value in summary.items() if key != "leaks"})
@@ -184,7 +184,7 @@ def evaluate(
     json: JSON = False,
 ) -> None:
     """Measure a run over the whole catalogue, with 95 % intervals and slices."""
-    from vitrail.evaluate.metrics import parse_metric
+    from vitrail.evaluation.metrics import parse_metric
     from vitrail.train.fit import evaluate_run
 
     load_plugins(system)
@@ -193,7 +193,7 @@ def evaluate(
         parse_metric(name)  # before a bar is shown
     evaluation = evaluate_run(run, part=part, data=data, metrics=names, tie_seed=seed, quiet=quiet)
     if report is not None:
-        from vitrail.evaluate.report import write_report
+        from vitrail.evaluation.report import write_report
 
         write_report(report, [evaluation])
         show.note(f"The page is at {report}.")

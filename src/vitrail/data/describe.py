@@ -208,7 +208,7 @@ def _spread(counts: Int64) -> Spread:
 
 
 def _popularity(by_item: Int64) -> Popularity:
-    from vitrail.evaluate.slices import popularity_groups
+    from vitrail.evaluation.slices import popularity_groups
 
     counts = np.sort(by_item)[::-1]
     n, total = len(counts), int(counts.sum())

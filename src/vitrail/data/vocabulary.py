@@ -1,7 +1,7 @@
 """Outside ids <-> integer codes.
 
 Codes follow a hash of the id, not the order of the file: files often number items by first appearance, which leaks
-the future into any model that sees the order (see also the tie rule of evaluate.ranking, which uses the same hash).
+the future into any model that sees the order (see also the tie rule of evaluation.ranking, which uses the same hash).
 New ids are appended, so codes already given never move.
 """
 

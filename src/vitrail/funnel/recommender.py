@@ -18,7 +18,7 @@ from vitrail.data.conditions import compile_condition
 from vitrail.data.log import Log
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.errors import DataError, SettingError
-from vitrail.evaluate.ranking import tie_ranks, top_k
+from vitrail.evaluation.ranking import tie_ranks, top_k
 from vitrail.files import fingerprint
 from vitrail.funnel.artifact import load_artifact, save_artifact
 from vitrail.systems.base import Given, System

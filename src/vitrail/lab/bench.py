@@ -15,8 +15,8 @@ from vitrail.data.dataset import Dataset
 from vitrail.data.split import Split
 from vitrail.data.splits import SplitSettings
 from vitrail.errors import DataError, ResourceError, SettingError
-from vitrail.evaluate.metrics import METRICS, parse_metric
-from vitrail.evaluate.protocol import Protocol
+from vitrail.evaluation.metrics import METRICS, parse_metric
+from vitrail.evaluation.protocol import Protocol
 from vitrail.files import read_json, write_json
 from vitrail.systems import registry
 from vitrail.systems.base import Sizes, System, TrainSettings

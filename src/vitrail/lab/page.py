@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.data.dataset import Dataset
-from vitrail.evaluate import plots
-from vitrail.evaluate.compare import Comparison
-from vitrail.evaluate.evaluator import Evaluation
-from vitrail.evaluate.report import Section, number, write_report
+from vitrail.evaluation import plots
+from vitrail.evaluation.compare import Comparison
+from vitrail.evaluation.evaluator import Evaluation
+from vitrail.evaluation.report import Section, number, write_report
 from vitrail.lab.bench import duration
 from vitrail.lab.sentences import bare, gain
 from vitrail.plotstyle import INK, figure, logarithmic, plain, plain_numbers, save

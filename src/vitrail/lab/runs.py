@@ -11,7 +11,7 @@ from typing import Any
 
 from vitrail.data.dataset import Dataset
 from vitrail.errors import ArtifactError, DataError, SettingError, unknown
-from vitrail.evaluate.metrics import DEFAULT_METRICS
+from vitrail.evaluation.metrics import DEFAULT_METRICS
 from vitrail.files import fingerprint, write_json
 from vitrail.funnel.recommender import load
 from vitrail.lab.bench import Bench, hold, remember

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from vitrail.errors import ArtifactError
-from vitrail.evaluate.evaluator import Evaluation, clusters_of
-from vitrail.evaluate.intervals import bootstrap_ci
-from vitrail.evaluate.metrics import DEFAULT_METRICS
+from vitrail.evaluation.evaluator import Evaluation, clusters_of
+from vitrail.evaluation.intervals import bootstrap_ci
+from vitrail.evaluation.metrics import DEFAULT_METRICS
 from vitrail.files import atomic_file, read_json, write_json
 from vitrail.lab.bench import Bench, PeakMemory
 from vitrail.train.fit import evaluate_run, fit

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrail.config import Settings
-from vitrail.evaluate.compare import Comparison, Test
-from vitrail.evaluate.evaluator import Evaluation
-from vitrail.evaluate.intervals import _per_user
-from vitrail.evaluate.plots import label
+from vitrail.evaluation.compare import Comparison, Test
+from vitrail.evaluation.evaluator import Evaluation
+from vitrail.evaluation.intervals import _per_user
+from vitrail.evaluation.plots import label
 
 SURE = 0.05
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import vitrail
 from vitrail.errors import SettingError, VitrailError
-from vitrail.evaluate.compare import Comparison, comparison
-from vitrail.evaluate.evaluator import Evaluation, clusters_of
+from vitrail.evaluation.compare import Comparison, comparison
+from vitrail.evaluation.evaluator import Evaluation, clusters_of
 from vitrail.lab.bench import Bench
 from vitrail.lab.plan import Plan
 from vitrail.lab.seeds import Seat, averaged, spread

@@ -17,9 +17,9 @@ from vitrail.data.dataset import Dataset
 from vitrail.data.split import Part, Split
 from vitrail.data.splits import SplitSettings, default_split, make_split, parse_split
 from vitrail.errors import DataError, ResourceError, SettingError
-from vitrail.evaluate import journal
-from vitrail.evaluate.evaluator import Evaluation, diversity_vectors, evaluate_part
-from vitrail.evaluate.protocol import Protocol, protocol_for
+from vitrail.evaluation import journal
+from vitrail.evaluation.evaluator import Evaluation, diversity_vectors, evaluate_part
+from vitrail.evaluation.protocol import Protocol, protocol_for
 from vitrail.funnel.recommender import Recommender, load, score_or_popular
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System, TrainSettings

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vitrail.evaluate import intervals
-from vitrail.evaluate.intervals import bootstrap_ci, holm, paired_difference
+from vitrail.evaluation import intervals
+from vitrail.evaluation.intervals import bootstrap_ci, holm, paired_difference
 
 
 @pytest.mark.parametrize("discrete", [True, False])

@@ -5,7 +5,7 @@ import sys
 SCRIPT = """
 import inspect, vitrail
 before = inspect.signature(vitrail.evaluate)
-import vitrail.evaluate.evaluator
+import vitrail.evaluation.evaluator
 assert inspect.signature(vitrail.evaluate) == before, inspect.signature(vitrail.evaluate)
 try:
     vitrail.evaluate("no such run")

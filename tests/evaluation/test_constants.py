@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitrail.data.ingest import IngestSettings, ingest
-from vitrail.evaluate.evaluator import evaluate_part
+from vitrail.evaluation.evaluator import evaluate_part
 from vitrail.train.fit import cut, evaluate_run, fit
 
 DATA = Path(os.environ.get("VITRAIL_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))

@@ -2,7 +2,7 @@ import pytest
 
 from vitrail.data.splits import ALIASES, SPLITS, parse_split
 from vitrail.errors import SettingError
-from vitrail.evaluate.protocol import PROTOCOLS, Protocol, protocol_for
+from vitrail.evaluation.protocol import PROTOCOLS, Protocol, protocol_for
 
 
 def test_split_names_lead_to_their_protocols():

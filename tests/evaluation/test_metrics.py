@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vitrail.errors import SettingError
-from vitrail.evaluate import metrics as M
+from vitrail.evaluation import metrics as M
 
 
 def one(ranks, k):

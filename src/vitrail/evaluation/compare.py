@@ -10,8 +10,8 @@ import numpy as np
 
 from vitrail.config import Settings
 from vitrail.errors import SettingError, unknown
-from vitrail.evaluate.evaluator import Evaluation, clusters_of
-from vitrail.evaluate.intervals import holm, paired_difference
+from vitrail.evaluation.evaluator import Evaluation, clusters_of
+from vitrail.evaluation.intervals import holm, paired_difference
 
 
 class Row(Settings):

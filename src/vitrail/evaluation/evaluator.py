@@ -19,11 +19,11 @@ from vitrail.data.batches import Sets
 from vitrail.data.log import Log
 from vitrail.data.split import Part
 from vitrail.errors import DataError, VitrailError
-from vitrail.evaluate import metrics as M
-from vitrail.evaluate import ranking
-from vitrail.evaluate.intervals import bootstrap_ci
-from vitrail.evaluate.protocol import Protocol
-from vitrail.evaluate.slices import Slice, default_slices
+from vitrail.evaluation import metrics as M
+from vitrail.evaluation import ranking
+from vitrail.evaluation.intervals import bootstrap_ci
+from vitrail.evaluation.protocol import Protocol
+from vitrail.evaluation.slices import Slice, default_slices
 
 Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vitrail.evaluate.compare import names_of
-from vitrail.evaluate.evaluator import Evaluation
+from vitrail.evaluation.compare import names_of
+from vitrail.evaluation.evaluator import Evaluation
 from vitrail.plotstyle import FAINT, GREY, INK, PALETTE, figure, percent, plain
 
 if TYPE_CHECKING:

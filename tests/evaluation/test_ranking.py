@@ -4,7 +4,7 @@ import torch
 
 from vitrail.data.vocabulary import hash_ids
 from vitrail.errors import VitrailError
-from vitrail.evaluate.ranking import mask_, tie_ranks, top_k, unmask_
+from vitrail.evaluation.ranking import mask_, tie_ranks, top_k, unmask_
 
 INF = float("inf")
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.config import Settings
 from vitrail.errors import SettingError
-from vitrail.evaluate import plots
-from vitrail.evaluate.compare import Comparison, comparison, names_of
-from vitrail.evaluate.evaluator import Evaluation
+from vitrail.evaluation import plots
+from vitrail.evaluation.compare import Comparison, comparison, names_of
+from vitrail.evaluation.evaluator import Evaluation
 from vitrail.files import write_text
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def write_report(
     named = dict(zip(names_of(evaluations), evaluations, strict=True))
     ordered = [named[row.system].model_copy(update={"system": row.system}) for row in compared.rows]
     shown = Showcase.of(showcase, where="the showcase") if isinstance(showcase, Mapping) else showcase
-    environment = Environment(loader=PackageLoader("vitrail.evaluate", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=PackageLoader("vitrail.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.globals.update(label=plots.label, number=number, picture=picture, money=money)
     names = [row.system for row in compared.rows]
     common = [name for name in compared.rows[0].metrics if all(name in row.metrics for row in compared.rows)]

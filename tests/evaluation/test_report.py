@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from vitrail.errors import SettingError
-from vitrail.evaluate.evaluator import Evaluation
-from vitrail.evaluate.plots import colours, curves_plot, intervals_plot, slices_plot, tradeoff_plot
-from vitrail.evaluate.protocol import PROTOCOLS
-from vitrail.evaluate.report import number, picture, write_report
+from vitrail.evaluation.evaluator import Evaluation
+from vitrail.evaluation.plots import colours, curves_plot, intervals_plot, slices_plot, tradeoff_plot
+from vitrail.evaluation.protocol import PROTOCOLS
+from vitrail.evaluation.report import number, picture, write_report
 
 NASTY = '<script>alert("1 $x^2$")</script>'
 

@@ -10,9 +10,9 @@ from vitrail.data.log import Log
 from vitrail.data.split import Part
 from vitrail.data.vocabulary import hash_ids
 from vitrail.errors import DataError, SettingError, VitrailError
-from vitrail.evaluate.evaluator import Evaluation, diversity_vectors, evaluate_part, hits_of, rank_part
-from vitrail.evaluate.protocol import PROTOCOLS
-from vitrail.evaluate.ranking import tie_ranks
+from vitrail.evaluation.evaluator import Evaluation, diversity_vectors, evaluate_part, hits_of, rank_part
+from vitrail.evaluation.protocol import PROTOCOLS
+from vitrail.evaluation.ranking import tie_ranks
 
 Q, N = 60, 50
 IDS = [f"i{n}" for n in range(N)]

@@ -5,9 +5,9 @@ import torch
 from vitrail.data.batches import Sets
 from vitrail.data.split import Part
 from vitrail.data.vocabulary import hash_ids
-from vitrail.evaluate.evaluator import evaluate_part
-from vitrail.evaluate.protocol import PROTOCOLS
-from vitrail.evaluate.slices import default_slices, popularity_groups
+from vitrail.evaluation.evaluator import evaluate_part
+from vitrail.evaluation.protocol import PROTOCOLS
+from vitrail.evaluation.slices import default_slices, popularity_groups
 
 
 def test_groups_follow_the_events():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from vitrail.errors import SettingError
-from vitrail.evaluate.compare import comparison, names_of
-from vitrail.evaluate.evaluator import Evaluation
-from vitrail.evaluate.protocol import PROTOCOLS
+from vitrail.evaluation.compare import comparison, names_of
+from vitrail.evaluation.evaluator import Evaluation
+from vitrail.evaluation.protocol import PROTOCOLS
 
 
 def made(system, values, **more):

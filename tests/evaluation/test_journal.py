@@ -4,7 +4,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from vitrail.evaluate import journal
+from vitrail.evaluation import journal
 
 
 def write_many(folder, name):
