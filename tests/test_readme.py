@@ -212,7 +212,7 @@ def _numbers(recipe: Recipe) -> list[str]:
     if recipe.measured is not None and recipe.status != "stale" and metric in recipe.measured.metrics:
         spread = recipe.measured.metrics[metric]
         ours = f"{spread.mean:.4f}" + (f" ± {spread.sd:.4f}" if spread.sd is not None else "")
-    return [recipe.data.name, recipe.split + (" (refit)" if recipe.refit else ""), metric, published, ours, f"[{recipe.name}](recipes/{recipe.name}.yaml)"]
+    return [recipe.data.name, recipe.cut, metric, published, ours, f"[{recipe.name}](recipes/{recipe.name}.yaml)"]
 
 
 def speed_table(folder: Path) -> str:

@@ -35,6 +35,7 @@ def fit(
     data: str | Path | Dataset,
     *,
     split: str | None = None,
+    protocol: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -49,8 +50,9 @@ def fit(
     from vitrail.train.fit import fit as run
 
     return run(
-        system, data, split=split, out=out, seed=seed, resume=resume, overwrite=overwrite, settings=settings, refit=refit, device=device, quiet=quiet
-    ).recommender
+        system, data, split=split, protocol=protocol, out=out, seed=seed, resume=resume, overwrite=overwrite, settings=settings, refit=refit,
+        device=device, quiet=quiet,
+    ).recommender  # fmt: skip
 
 
 def load(path: str | Path) -> Recommender:

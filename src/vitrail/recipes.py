@@ -135,6 +135,8 @@ class Recipe(Settings):
     system: str
     data: Data
     split: str
+    protocol: str | None = None
+    """where it is not that of the split, e.g. mmrec"""
     refit: bool = False
     settings: dict[str, Any] = {}
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
@@ -152,9 +154,14 @@ class Recipe(Settings):
     measured: Measured | None = None
 
     @property
+    def cut(self) -> str:
+        """For people: split, protocol where it is not the split's own, refit."""
+        return self.split + (f", {self.protocol}" if self.protocol else "") + (" (refit)" if self.refit else "")
+
+    @property
     def identity(self) -> str:
         """Changes with whatever moves the numbers of a seed."""
-        kept = self.model_dump(mode="json", include={"system", "data", "split", "refit", "settings"}, exclude_defaults=True)
+        kept = self.model_dump(mode="json", include={"system", "data", "split", "protocol", "refit", "settings"}, exclude_defaults=True)
         return fingerprint(kept)
 
     def verdict(self, metric: str) -> Literal["ok", "outside", ""]:
@@ -177,10 +184,13 @@ class Recipe(Settings):
         """Raises SettingError where the system, a setting, the split or a metric is unknown or out of bounds."""
         from vitrail.data.splits import parse_split
         from vitrail.evaluation.metrics import parse_metric
+        from vitrail.evaluation.protocol import parse_protocol
         from vitrail.systems.registry import find
 
         find(self.system).Config.of(self.settings, where=f"settings of recipe {self.name}")
-        parse_split(self.split)
+        split = parse_split(self.split)
+        if self.protocol is not None:
+            parse_protocol(self.protocol, split.name)
         for metric in {*self.metrics, *self.accept}:
             parse_metric(metric)
 
@@ -289,8 +299,9 @@ def _seed(recipe: Recipe, seed: int, dataset: Dataset, home: Path, say: Say, qui
         return row
     say(f"{recipe.name} seed {seed}: fitting")
     result = fit(
-        recipe.system, dataset, split=recipe.split, out=out, seed=seed, resume=True, settings=recipe.settings, refit=recipe.refit, quiet=quiet
-    )
+        recipe.system, dataset, split=recipe.split, protocol=recipe.protocol, out=out, seed=seed, resume=True, settings=recipe.settings, refit=recipe.refit,
+        quiet=quiet,
+    )  # fmt: skip
     info = result.recommender.info
     evaluation = evaluate_run(out, data=dataset, metrics=recipe.metrics)
     valid = (info.get("validation") or {}).get("metrics", {})

@@ -36,7 +36,7 @@ def _key(recipe: Recipe) -> str:
 def _group(group: Sequence[Recipe]) -> str:
     first = group[0].measured
     assert first is not None
-    lines = [f"## {group[0].data.name}, {group[0].split}{' (refit)' if group[0].refit else ''}", "", f"{first.queries:,} queries. {first.protocol}.", ""]
+    lines = [f"## {group[0].data.name}, {group[0].cut}", "", f"{first.queries:,} queries. {first.protocol}.", ""]
     lines += _rows(["recipe", "metric", "measured", "95 % interval", "validation", "published", "band", ""], _cells(group))
     for recipe in group:
         lines += ["", f"**{recipe.name}**: {_facts(recipe)}"]

@@ -2,7 +2,7 @@ import pytest
 
 from vitrail.data.splits import ALIASES, SPLITS, parse_split
 from vitrail.errors import SettingError
-from vitrail.evaluation.protocol import PROTOCOLS, Protocol, protocol_for
+from vitrail.evaluation.protocol import PROTOCOLS, Protocol, parse_protocol, protocol_for
 
 
 def test_split_names_lead_to_their_protocols():
@@ -44,3 +44,16 @@ def test_description_is_one_line_naming_what_moves_numbers():
     line = PROTOCOLS["mmrec"].describe()
     assert "\n" not in line and "items of train are removed" in line and "NDCG standard" in line
     assert "refit" in PROTOCOLS["ngcf"].describe()
+
+
+def test_a_named_protocol_is_put_on_another_split():
+    mmrec = parse_protocol("mmrec", "predefined")
+    assert (mmrec.name, mmrec.split, mmrec.mask, mmrec.history_at_test) == ("mmrec", "predefined", "train", "train")
+    told = parse_protocol("predefined:mask=none,ndcg=ngcf", "predefined")
+    assert (told.name, told.mask, told.ndcg) == ("predefined:mask=none,ndcg=ngcf", "none", "ngcf")
+    with pytest.raises(SettingError, match='Did you mean "mask"'):
+        parse_protocol("mmrec:maks=train", "predefined")
+    with pytest.raises(SettingError, match="'none', 'train'"):
+        parse_protocol("mmrec:mask=all", "predefined")
+    with pytest.raises(SettingError, match="only cold-items ranks cold items"):
+        parse_protocol("cold_items", "ratio")

@@ -284,3 +284,11 @@ def test_finished_runs(data, tmp_path, whole):
     with pytest.raises(VitrailError, match=r"no run\.yaml"):
         compare_runs([tmp_path / "a", tmp_path], quiet=True)
     assert is_run(str(tmp_path / "a")) and not is_run("ease") and not is_run("eas")
+
+
+def test_a_protocol_of_another_name_reaches_every_run(data, tmp_path, no_page):
+    result = run(data, tmp_path / "c", ("popular", "item-knn"), trials=0, seeds=1, tests=False, protocol="leave_one_out:mask=train")
+    assert "leave_one_out:mask=train" in result["protocol"] and "--protocol leave_one_out:mask=train" in result["command"]
+    folders = [tmp_path / "c" / name / "seed-0" for name in ("popular", "item-knn")]
+    again = compare_runs(folders, tests=False, quiet=True)
+    assert again["fingerprint"] == result["fingerprint"]

@@ -14,6 +14,9 @@ from vitrail.errors import SettingError
 
 Data = Annotated[Path | None, typer.Option(help="The data-set folder.", file_okay=False)]
 SplitText = Annotated[str | None, typer.Option("--split", help="How to cut the data, e.g. temporal, ratio:test=0.2.", autocompletion=complete.splits)]
+ProtocolText = Annotated[
+    str | None, typer.Option("--protocol", metavar="NAME[:CHOICE=VALUE]", help="How the numbers are made where it is not as the split has it, e.g. mmrec.")
+]
 Trials = Annotated[int, typer.Option(help="Settings tried for each system, on validation; the first is the setting as given. 0: no tuning.")]
 Budget = Annotated[float | None, typer.Option(metavar="HOURS", help="The time there is; trials and epochs are cut, alike for every system, to hold to it.")]
 MetricName = Annotated[str, typer.Option("--metric", help="What is chosen and tested by, e.g. ndcg@10 or recall@20.")]
@@ -28,6 +31,7 @@ def tune(
     data: Data = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the trials are kept.")] = None,
     split: SplitText = None,
+    protocol: ProtocolText = None,
     trials: Trials = 20,
     budget: Budget = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting that is fixed and not tuned; repeat for more.")] = None,
@@ -49,8 +53,9 @@ def tune(
         raise SettingError(f"tune needs {'--data D, the data-set folder' if data is None else '--out FOLDER, where the trials are kept'}.")
     fixed = parse_assignments(assignments or ())
     found = run(
-        name, data, out=out, split=split, trials=trials, budget=budget, seed=seed, settings=fixed, space=space, metric=metric, device=device, quiet=quiet
-    )
+        name, data, out=out, split=split, protocol=protocol, trials=trials, budget=budget, seed=seed, settings=fixed, space=space, metric=metric,
+        device=device, quiet=quiet,
+    )  # fmt: skip
     if json:
         show.emit(found.model_dump(mode="json"))
         return
@@ -74,6 +79,7 @@ def compare(
     data: Data = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where everything is kept; not needed for finished runs.")] = None,
     split: SplitText = None,
+    protocol: ProtocolText = None,
     seeds: Annotated[int, typer.Option(help="Seeds a system (one fit where the seed moves nothing).")] = 5,
     trials: Trials = 20,
     budget: Budget = None,
@@ -105,8 +111,8 @@ def compare(
         other = next(name for name in names if name not in runs)
         raise SettingError(f'"{runs[0]}" is a run and "{other}" a system: compare systems, or finished runs.')
     if runs:
-        if assignments or space or split:
-            raise SettingError("Finished runs have their settings and split: leave --set, --space and --split out.")
+        if assignments or space or split or protocol:
+            raise SettingError("Finished runs have their settings, split and protocol: leave --set, --space, --split and --protocol out.")
         result = compare_runs(
             names, data=data, out=out, metric=metric, baseline=baseline, tests=tests, recipes=recipes, report=report, quiet=quiet
         )
@@ -117,7 +123,7 @@ def compare(
         if data is None or out is None:
             raise SettingError(f"compare needs {'--data D, the data-set folder' if data is None else '--out FOLDER, where everything is kept'}.")
         result = run(
-            names, data, out=out, split=split, seeds=seeds, trials=trials, budget=budget, metric=metric, refit=refit,
+            names, data, out=out, split=split, protocol=protocol, seeds=seeds, trials=trials, budget=budget, metric=metric, refit=refit,
             settings=parse_assignments(assignments or ()), space=space, baseline=baseline, tests=tests, seed=seed, recipes=recipes, report=report,
             device=device, quiet=quiet,
         )  # fmt: skip

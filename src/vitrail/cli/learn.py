@@ -115,6 +115,9 @@ def fit(
     split: Annotated[
         str | None, typer.Option(help="How to cut the data, e.g. temporal, leave-last-out, ratio:test=0.2.", autocompletion=complete.splits)
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME[:CHOICE=VALUE]", help="How the numbers are made where it is not as the split has it, e.g. mmrec.")
+    ] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; repeat for more. Wins over --config.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="F.yaml", help="Settings from a YAML file.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
@@ -140,7 +143,10 @@ def fit(
         raise SettingError(f"fit needs {'--data D, the data-set folder' if data is None else '--out RUN, the folder to write'}.")
     from vitrail.train.fit import fit as run
 
-    result = run(name, data, split=split, out=out, seed=seed, resume=resume, overwrite=overwrite, settings=settings, refit=refit, device=device, quiet=quiet)
+    result = run(
+        name, data, split=split, protocol=protocol, out=out, seed=seed, resume=resume, overwrite=overwrite, settings=settings, refit=refit,
+        device=device, quiet=quiet,
+    )  # fmt: skip
     summary = result.summary()
     for leak in summary.get("leaks") or ():
         show.warn(leak)

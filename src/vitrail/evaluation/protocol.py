@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vitrail.config import Settings
+from vitrail.config import Settings, parse_assignments
 from vitrail.data.splits import ALIASES
-from vitrail.errors import unknown
+from vitrail.errors import SettingError, unknown
 from vitrail.files import fingerprint
 
 
@@ -87,6 +87,27 @@ def protocol_for(split: str) -> Protocol:
     if _plain(name) not in by_name:
         raise unknown("protocol", split, PROTOCOLS)
     return by_name[_plain(name)]
+
+
+CHOICES = ("history_at_test", "mask", "ndcg", "recall_denominator")
+"""What may be told beside the name of a protocol; the rest follows from the split and from `refit`."""
+
+
+def parse_protocol(text: str, split: str) -> Protocol:
+    """`mmrec` or `predefined:mask=train`: a named protocol, with other choices where some are told, for a split of that name.
+
+    Raises SettingError for an unknown name, choice or value.
+    """
+    name, _, options = text.partition(":")
+    base = protocol_for(name)
+    told = parse_assignments(part for part in options.split(",") if part.strip())
+    for key in told:
+        if key not in CHOICES:
+            raise unknown("choice of a protocol", key, CHOICES)
+    if (base.candidates == "cold") != (split == "cold-items"):
+        raise SettingError(f'The protocol "{base.name}" does not go with the split "{split}": only cold-items ranks cold items alone.')
+    full = base.name + (":" + ",".join(f"{key}={told[key]}" for key in sorted(told)) if told else "")
+    return Protocol.of({**base.model_dump(), **told, "name": full, "split": split}, where=f'protocol "{text}"')
 
 
 def _plain(name: str) -> str:

@@ -50,18 +50,27 @@ class Bench:
     metric: str
     device: str
     quiet: bool
+    asked: str | None = None
+    """the protocol as it was asked for; none: that of the split"""
 
     @classmethod
     def open(
-        cls, data: str | Path | Dataset, split: str | SplitSettings | None, metric: str, refit: bool, device: str = "auto", quiet: bool = False
+        cls,
+        data: str | Path | Dataset,
+        split: str | SplitSettings | None,
+        metric: str,
+        refit: bool,
+        device: str = "auto",
+        quiet: bool = False,
+        protocol: str | None = None,
     ) -> Bench:
         """Raises VitrailError: the data or split are absent or bad, the metric is unknown or no mean over users."""
         parsed = parse_metric(metric)
         if METRICS[parsed.name].kind != "accuracy":
             raise SettingError(f'The metric "{metric}" is no measure of right answers, so systems cannot be chosen by it: use e.g. ndcg@10 or recall@20.')
         dataset = data if isinstance(data, Dataset) else Dataset(data)
-        made, settings, protocol = cut(dataset, split, refit)
-        return cls(dataset, made, settings, protocol, str(parsed), str(pick_device(device)), quiet)
+        made, settings, chosen = cut(dataset, split, refit, protocol)
+        return cls(dataset, made, settings, chosen, str(parsed), str(pick_device(device)), quiet, protocol)
 
     @property
     def fingerprint(self) -> str:

@@ -33,6 +33,7 @@ def compare(
     *,
     out: str | Path,
     split: str | SplitSettings | None = None,
+    protocol: str | None = None,
     seeds: int = 5,
     trials: int = 20,
     budget: float | None = None,
@@ -62,7 +63,7 @@ def compare(
     _check_seeds(names, seeds, tests)
     if baseline is not None and baseline not in names:
         raise unknown("system in this comparison", baseline, names)
-    bench = Bench.open(data, split, metric, refit, device, quiet)
+    bench = Bench.open(data, split, metric, refit, device, quiet, protocol)
     check_needs(names, bench.dataset)
     check_users(bench, tests)
     fixed = _fixed(names, settings or {})
@@ -315,6 +316,7 @@ def command_of(
     parts += [f"--trials {request['trials']}"]
     parts += [f"--budget {request['budget']:g}"] if request["budget"] is not None else []
     parts += [f"--metric {bench.metric}"] if bench.metric != "ndcg@10" else []
+    parts += [f"--protocol {bench.asked}"] if bench.asked else []
     parts += ["--refit"] if refit else []
     fixed = [(f"{name}.{key}", value) for name, own in request["settings"].items() for key, value in own.items()]
     parts += [f"--set {key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in fixed]

@@ -63,7 +63,7 @@ def compare_runs(
     for folder, info in zip(folders[1:], infos[1:], strict=True):
         _same(folders[0], infos[0], folder, info)
     dataset = data if isinstance(data, Dataset) else Dataset(data or infos[0]["data"]["path"])
-    bench = Bench.open(dataset, recorded_split(infos[0]["split"]), metric, told[0].refit, "cpu", quiet)
+    bench = Bench.open(dataset, recorded_split(infos[0]["split"]), metric, told[0].refit, "cpu", quiet, told[0].protocol)
     if bench.fingerprint != infos[0]["fingerprint"]:
         raise DataError(f"{dataset.path} has changed since these systems were fitted (its fingerprint differs): fit again, or name the old data with --data.")
     check_users(bench, tests)

@@ -45,8 +45,9 @@ def seat(bench: Bench, system: str, settings: Mapping[str, Any], seed: int, fold
     began = time.perf_counter()
     hidden = bench.quiet or not sys.stderr.isatty()
     result = fit(
-        system, bench.dataset, split=bench.settings, out=folder, seed=seed, resume=True, settings=settings, refit=refit, device=bench.device, quiet=hidden
-    )
+        system, bench.dataset, split=bench.settings, protocol=bench.asked, out=folder, seed=seed, resume=True, settings=settings, refit=refit,
+        device=bench.device, quiet=hidden,
+    )  # fmt: skip
     wall = time.perf_counter() - began
     info = result.recommender.info
     del result

@@ -144,9 +144,8 @@ def published(folder: str | Path | None, names: Sequence[str], bench: Bench, ref
         try:
             recipe = recipes.read(file)
             same = recipe.measured is not None and recipe.measured.fingerprint == bench.fingerprint
-            if recipe.system not in found or not (
-                same or (recipe.data.name == bench.dataset.info.name and parse_split(recipe.split) == bench.settings and recipe.refit == refit)
-            ):
+            alike = recipe.data.name == bench.dataset.info.name and parse_split(recipe.split) == bench.settings
+            if recipe.system not in found or not (same or (alike and recipe.protocol == bench.asked and recipe.refit == refit)):
                 continue
         except VitrailError:
             continue

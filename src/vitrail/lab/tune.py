@@ -293,6 +293,7 @@ def tune(
     *,
     out: str | Path,
     split: str | SplitSettings | None = None,
+    protocol: str | None = None,
     trials: int = 20,
     budget: float | None = None,
     seed: int = 0,
@@ -316,7 +317,7 @@ def tune(
     asked = read_space(space) if isinstance(space, str | Path) else dict(space or {})
     asked = asked.get(system, asked) if isinstance(asked.get(system), Mapping) else asked
     fixed = dict(settings or {})
-    bench = Bench.open(data, split, metric, refit=False, device=device, quiet=quiet)
+    bench = Bench.open(data, split, metric, refit=False, device=device, quiet=quiet, protocol=protocol)
     check_needs([system], bench.dataset)
     check_valid(bench)
     config = bench.config(system, fixed)
@@ -326,6 +327,7 @@ def tune(
     request = {
         "system": system, "data": bench.dataset.fingerprint, "split": bench.split.settings, "metric": bench.metric,
         "settings": fixed, "space": as_json(found), "trials": trials, "budget": budget, "seed": seed,
+        **({} if protocol is None else {"protocol": bench.protocol.name}),
     }  # fmt: skip
     if not found:
         say(f'System "{system}" has no setting to tune: its default is all there is.')

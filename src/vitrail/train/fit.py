@@ -19,7 +19,7 @@ from vitrail.data.splits import SplitSettings, default_split, make_split, parse_
 from vitrail.errors import DataError, ResourceError, SettingError
 from vitrail.evaluation import journal
 from vitrail.evaluation.evaluator import Evaluation, diversity_vectors, evaluate_part
-from vitrail.evaluation.protocol import Protocol, protocol_for
+from vitrail.evaluation.protocol import Protocol, parse_protocol, protocol_for
 from vitrail.funnel.recommender import Recommender, load, score_or_popular
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System, TrainSettings
@@ -66,11 +66,13 @@ def pick_device(name: str) -> torch.device:
         raise SettingError(f'There is no device "{name}": use auto, cpu or cuda.') from None
 
 
-def cut(dataset: Dataset, split: str | SplitSettings | None, refit: bool) -> tuple[Split, SplitSettings, Protocol]:
-    """The split of `dataset` and the protocol that goes with it."""
+def cut(
+    dataset: Dataset, split: str | SplitSettings | None, refit: bool, protocol_name: str | None = None
+) -> tuple[Split, SplitSettings, Protocol]:
+    """The split of `dataset` and the protocol that goes with it, or the named one."""
     settings = split if isinstance(split, SplitSettings) else parse_split(split or default_split(dataset.info))
     name = "temporal_rolling" if getattr(settings, "rolling", False) else settings.name
-    protocol = Protocol(name="none", split="none") if name == "none" else protocol_for(name)
+    protocol = parse_protocol(protocol_name, settings.name) if protocol_name else protocol_for(name)
     protocol = protocol.model_copy(update={"positive": dataset.info.positive})
     selection = protocol.model_copy(update={"fit_on": "train", "refit": False})
     if refit or protocol.refit:
@@ -83,6 +85,7 @@ def fit(
     data: str | Path | Dataset,
     *,
     split: str | SplitSettings | None = None,
+    protocol: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -94,26 +97,27 @@ def fit(
 ) -> FitResult:
     """Fit `system` on the train part of `data`, selecting on its validation part, and save a run in `out`.
 
-    `split` as in `parse_split` (none: the default of the data); `settings` are the system's own and those of training;
-    `refit` fits again on train and valid for the chosen number of epochs. Raises VitrailError: one sentence.
+    `split` as in `parse_split` (none: the default of the data), `protocol` as in `parse_protocol` (none: that of the split);
+    `settings` are the system's own and those of training; `refit` fits again on train and valid for the chosen number of epochs.
+    Raises VitrailError: one sentence.
     """
     cls = registry.find(system)
     config = cls.Config.of(settings or {}, where=f'settings of system "{system}"')
     dataset = data if isinstance(data, Dataset) else Dataset(data)
     cls.needs.check(dataset.info, system)
-    split_made, split_settings, protocol = cut(dataset, split, refit)
-    fingerprint = protocol.fingerprint(dataset.fingerprint, split_made.settings)
+    split_made, split_settings, chosen = cut(dataset, split, refit, protocol)
+    fingerprint = chosen.fingerprint(dataset.fingerprint, split_made.settings)
     where = pick_device(device)
     run = Run(
         system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
-        split=split_settings.model_dump(mode="json"), protocol=protocol.name, seed=seed, refit=refit, device=str(where),
+        split=split_settings.model_dump(mode="json"), protocol=chosen.name, seed=seed, refit=refit, device=str(where),
     )  # fmt: skip
     folder = _open_run(out, run, resume, overwrite)
     if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
         return FitResult(load(folder), folder, Progress(finished=True), split_made)
     sizes = Sizes(len(dataset.users), len(dataset.items))
     _check_memory(cls, config, sizes, len(split_made.train), quiet)
-    fitter = Fitter(dataset, split_made, protocol, seed, where, quiet, folder, resume)
+    fitter = Fitter(dataset, split_made, chosen, seed, where, quiet, folder, resume)
     model, given, progress = fitter.fit(cls, config, sizes)
     counts = torch.from_numpy(split_made.train.item_counts)
     info = {
@@ -124,7 +128,7 @@ def fit(
         "seed": seed,
         "data": {"name": dataset.info.name, "fingerprint": dataset.fingerprint, "path": run.data},
         "split": split_made.settings,
-        "protocol": protocol.model_dump(mode="json"),
+        "protocol": chosen.model_dump(mode="json"),
         "fingerprint": fingerprint,
         "columns": dataset.info.columns.get("items", {}),
         "image_root": str(dataset.image_root),
