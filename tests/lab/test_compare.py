@@ -287,7 +287,7 @@ def test_finished_runs(data, tmp_path, whole):
 
 
 def test_a_protocol_of_another_name_reaches_every_run(data, tmp_path, no_page):
-    result = run(data, tmp_path / "c", ("popular", "item-knn"), trials=0, seeds=1, tests=False, protocol="leave_one_out:mask=train")
+    result = run(data, tmp_path / "c", ("popular", "item-knn"), trials=0, seeds=1, tests=False, settings={}, protocol="leave_one_out:mask=train")
     assert "leave_one_out:mask=train" in result["protocol"] and "--protocol leave_one_out:mask=train" in result["command"]
     folders = [tmp_path / "c" / name / "seed-0" for name in ("popular", "item-knn")]
     again = compare_runs(folders, tests=False, quiet=True)

@@ -38,6 +38,13 @@ def test_tune_prints_what_to_do_next(data, tmp_path):
     assert call("fit", "item-knn", *where, "--config", tmp_path / "t" / "best.yaml", "--out", tmp_path / "r").exit_code == 0
 
 
+def test_effects_prints_a_table_or_one_document(data, tmp_path):
+    words = ("effects", "popular", "item-knn", "--data", data, "--split", "leave-last-out", "--mask", "train", "--mask", "none", "--refit", "no", "--out", tmp_path / "e")
+    done = call(*words)
+    assert done.exit_code == 0 and "The mask alone" in done.stdout and "| leave-last-out | none | no |" in done.stdout and "report.md" in done.stderr
+    assert len(json.loads(call(*words, "--json").stdout)["conditions"]) == 2
+
+
 def test_refusals_are_one_sentence(data, tmp_path):
     for words, says in (
         (("compare", "popular", "eas", "--data", data, "--out", tmp_path / "c"), 'Did you mean "ease"'),
@@ -48,6 +55,8 @@ def test_refusals_are_one_sentence(data, tmp_path):
         (("compare", tmp_path / "x", tmp_path / "y", "--set", "a=1"), "leave --set"),
         (("compare", "popular", "bpr-mf", "--data", data, "--seeds", 1, "--out", tmp_path / "c"), "--no-tests"),
         (("tune", "ease", "--data", data), "--out"),
+        (("effects", "popular", "ease", "--data", data), "--out"),
+        (("effects", "popular", "ease", "--data", data, "--refit", "maybe", "--out", tmp_path / "c"), "both, no or yes"),
     ):
         done = call(*words)
         assert done.exit_code == 2 and says in done.stderr and done.stderr.count("\n") == 1, (words, done.stderr)

@@ -106,6 +106,7 @@ def _assemble() -> None:
         ("evaluate", learn.evaluate),
         ("tune", lab.tune),
         ("compare", lab.compare),
+        ("effects", lab.effects),
         ("recommend", answer.recommend),
         ("similar", answer.similar),
         ("serve", answer.serve),

@@ -1,4 +1,4 @@
-"""tune, compare."""
+"""tune, compare, effects."""
 
 from __future__ import annotations
 
@@ -133,6 +133,49 @@ def compare(
         show.emit(result)
     else:
         _print(result)
+
+
+def effects(
+    names: Annotated[list[str], typer.Argument(metavar="SYSTEM...", help="Systems, fitted at their settings as given.", autocompletion=complete.systems)],
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where everything is kept.")] = None,
+    splits: Annotated[list[str] | None, typer.Option("--split", help="A way to cut the data; repeat for more.", autocompletion=complete.splits)] = None,
+    masks: Annotated[list[str] | None, typer.Option("--mask", help="Whose items leave the ranking: none, train, train+valid; repeat for more.")] = None,
+    refit: Annotated[str, typer.Option(metavar="both|no|yes", help="Whether systems are fitted again on train and valid.")] = "both",
+    seeds: Annotated[int, typer.Option(help="Seeds a system.")] = 1,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting, of one system or of all that have it.")
+    ] = None,
+    metric: MetricName = "recall@20",
+    device: Device = "auto",
+    system: Plugin = None,
+    quiet: Quiet = False,
+    json: JSON = False,
+) -> None:
+    """Show what the split, the mask and the refit alone do to the numbers and the order of systems."""
+    from vitrail.config import parse_assignments
+    from vitrail.lab.effects import effects as run
+    from vitrail.lab.effects import report
+
+    load_plugins(system)
+    if data is None or out is None:
+        raise SettingError(f"effects needs {'--data D, the data-set folder' if data is None else '--out FOLDER, where everything is kept'}.")
+    told = {"both": (False, True), "no": (False,), "yes": (True,)}
+    if refit not in told:
+        raise SettingError(f'--refit is "{refit}": give both, no or yes.')
+    if not splits:
+        from vitrail.data.dataset import Dataset
+        from vitrail.data.splits import default_split
+
+        splits = [default_split(Dataset(data).info)]
+    result = run(
+        names, data, out=out, splits=splits, masks=masks or ("train+valid", "train"), refits=told[refit], seeds=seeds, metric=metric,
+        settings=parse_assignments(assignments or ()), device=device, quiet=quiet,
+    )  # fmt: skip
+    if json:
+        show.emit(result)
+    else:
+        show.line(report(result))
 
 
 def _print(result: Mapping[str, Any]) -> None:

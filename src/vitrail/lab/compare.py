@@ -66,7 +66,7 @@ def compare(
     bench = Bench.open(data, split, metric, refit, device, quiet, protocol)
     check_needs(names, bench.dataset)
     check_users(bench, tests)
-    fixed = _fixed(names, settings or {})
+    fixed = fixed_settings(names, settings or {})
     asked = read_space(space) if isinstance(space, str | Path) else dict(space or {})
     spaces, memory = _spaces(bench, names, fixed, asked if trials else None)
     if any(spaces.values()):
@@ -146,7 +146,7 @@ def check_users(bench: Bench, tests: bool) -> None:
         raise DataError(f"The test part asks {users} users, too few for a significance test (at least {LEAST_USERS}): use more data, or --no-tests.")
 
 
-def _fixed(names: list[str], settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def fixed_settings(names: list[str], settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What is set by hand, a system each. Raises SettingError for a key that no system knows."""
     fields = {name: registry.find(name).Config.model_fields for name in names}
     known = {key for own in fields.values() for key in own}
