@@ -25,6 +25,9 @@ def test_compare_prints_one_document_or_a_table(data, tmp_path, monkeypatch):
     assert "at most" in done.stderr and "trial 2 of 2" in done.stderr and (tmp_path / "page.html").exists()
     again = call(*words, "--resume")
     assert again.exit_code == 0 and found["sentences"][0] in again.stdout and "item-knn" in again.stdout and "going on" in again.stderr
+    assert call(*words, "--report", tmp_path / "docs" / "table.md").exit_code == 0
+    text = (tmp_path / "docs" / "table.md").read_text()
+    assert text.startswith("# 2 systems on checkerboard") and found["sentences"][0] in text and "| item-knn | any |" in text and "Repeat it: `vitrail" in text
     runs = call("compare", tmp_path / "c" / "popular" / "seed-0", tmp_path / "c" / "item-knn" / "seed-0", "--json")
     assert json.loads(runs.stdout)["tests"][0]["p"] == found["tests"][0]["p"]
 
@@ -39,7 +42,8 @@ def test_tune_prints_what_to_do_next(data, tmp_path):
 
 
 def test_effects_prints_a_table_or_one_document(data, tmp_path):
-    words = ("effects", "popular", "item-knn", "--data", data, "--split", "leave-last-out", "--mask", "train", "--mask", "none", "--refit", "no", "--out", tmp_path / "e")
+    where = ("--data", data, "--split", "leave-last-out", "--out", tmp_path / "e")
+    words = ("effects", "popular", "item-knn", *where, "--mask", "train", "--mask", "none", "--refit", "no")
     done = call(*words)
     assert done.exit_code == 0 and "The mask alone" in done.stdout and "| leave-last-out | none | no |" in done.stdout and "report.md" in done.stderr
     assert len(json.loads(call(*words, "--json").stdout)["conditions"]) == 2

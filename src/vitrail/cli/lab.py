@@ -93,7 +93,7 @@ def compare(
     tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Significance tests.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     recipes: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Recipes with published numbers.", file_okay=False)] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="A copy of the page.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="A copy of the page; only its tables, as Markdown, where FILE ends in .md.")] = None,
     device: Device = "auto",
     resume: Resume = False,
     system: Plugin = None,

@@ -5,7 +5,6 @@ Every step leaves its files in one folder, so the same call on the same folder g
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from vitrail.data.splits import SplitSettings
 from vitrail.errors import DataError, SettingError, unknown
 from vitrail.files import read_json, write_json
 from vitrail.lab.bench import LEAST_USERS, Bench, Clock, check_needs, duration, hold, remember
-from vitrail.lab.page import read_curves, write_page
+from vitrail.lab.page import copy_page, read_curves, write_page
 from vitrail.lab.plan import MARGIN, PAGE, Plan, make_plan, timed
 from vitrail.lab.seeds import Seat, seat
 from vitrail.lab.space import Space, as_json, for_system, read_space, space_of
@@ -106,8 +105,7 @@ def compare(
         curves = {name: read_curves(folder / name / f"seed-{seed}") for name in names}
         write_page(folder, bench.dataset, result, evaluations, compared, curves)
         if report is not None:
-            Path(report).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / "report.html", report)
+            copy_page(folder, result, Path(report))
         estimate = f" (the estimate was at most {duration(plan.at_most)})"
         say(f"{duration(spent)} in all{estimate}; the page is at {folder / 'report.html'}")
     return result

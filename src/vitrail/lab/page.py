@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from vitrail.evaluation import plots
 from vitrail.evaluation.compare import Comparison
 from vitrail.evaluation.evaluator import Evaluation
 from vitrail.evaluation.report import Section, number, write_report
+from vitrail.files import write_text
 from vitrail.lab.bench import duration
+from vitrail.lab.markdown import markdown
 from vitrail.lab.sentences import bare, gain
 from vitrail.plotstyle import INK, figure, logarithmic, plain, plain_numbers, save
 
@@ -58,6 +61,15 @@ def write_page(
         spread={row["system"]: row["sd"] for row in result["systems"]},
         sections=[section for section in sections if section is not None],
     )
+
+
+def copy_page(folder: Path, result: Mapping[str, Any], target: Path) -> None:
+    """The page of `folder` again at `target`; only its tables, as Markdown, where the name ends in .md."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".md":
+        write_text(target, markdown(result))
+    else:
+        shutil.copyfile(folder / "report.html", target)
 
 
 def read_curves(run: Path) -> list[dict[str, Any]]:

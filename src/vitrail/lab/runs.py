@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from vitrail.files import fingerprint, write_json
 from vitrail.funnel.recommender import load
 from vitrail.lab.bench import Bench, hold, remember
 from vitrail.lab.compare import check_users
-from vitrail.lab.page import read_curves, write_page
+from vitrail.lab.page import copy_page, read_curves, write_page
 from vitrail.lab.seeds import Seat, read_seat, write_seat
 from vitrail.lab.table import gather, published
 from vitrail.lab.tune import Say, plain
@@ -95,15 +95,13 @@ def compare_runs(
     return result
 
 
-def _report(target: Path, folder: Path | None, *made: Any) -> None:
-    import tempfile
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if folder is not None:
-        shutil.copyfile(folder / "report.html", target)
+def _report(target: Path, folder: Path | None, dataset: Dataset, result: dict[str, Any], *made: Any) -> None:
+    if folder is not None or target.suffix == ".md":
+        copy_page(folder or target.parent, result, target)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        shutil.copyfile(write_page(Path(temporary), *made), target)
+        write_page(Path(temporary), dataset, result, *made)
+        copy_page(Path(temporary), result, target)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
