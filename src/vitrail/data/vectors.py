@@ -7,10 +7,10 @@ An item without content has no row: it is told by a mask, never by a zero row th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,8 @@ class VectorsInfo(Settings):
     kind: ContentKind = "other"
     columns: list[str] = []
     """item attributes that were read"""
+    settings: dict[str, Any] = {}
+    """of the encoder"""
     rows: int
     sha256: str
     """of <name>.npy"""
@@ -134,6 +136,7 @@ def write_vectors(
     revision: str = "",
     kind: ContentKind = "other",
     columns: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> VectorsInfo:
     """Put vectors (M, D) of the items `ids` (M,) into the data set in `folder`; the record is written last, so half-written ones do not exist.
@@ -160,8 +163,8 @@ def write_vectors(
     with atomic_file(target / f"{name}.ids.parquet") as temporary:
         series.to_frame().write_parquet(temporary)
     info = VectorsInfo(
-        encoder=encoder, revision=revision, dim=values.shape[1], kind=kind, columns=list(columns), rows=len(values),
-        sha256=sha256(target / f"{name}.npy"), ids_sha256=sha256(target / f"{name}.ids.parquet"),
+        encoder=encoder, revision=revision, dim=values.shape[1], kind=kind, columns=list(columns), settings=dict(settings or {}),
+        rows=len(values), sha256=sha256(target / f"{name}.npy"), ids_sha256=sha256(target / f"{name}.ids.parquet"),
     )  # fmt: skip
     write_json(target / f"{name}.json", info.model_dump(mode="json"))
     return info
