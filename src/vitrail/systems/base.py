@@ -6,7 +6,7 @@ tables, cold start and similarity; the loop, the index and the service never loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -71,6 +71,10 @@ class Given:
         if self.item_counts is not None or self.items is None:
             return self.item_counts
         return torch.bincount(self.items, minlength=n_items)
+
+    def content(self, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`vectors` and `masks` in the order of `names`: files keep none."""
+        return {name: self.vectors[name] for name in names}, {name: self.masks[name] for name in names}
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor of what is there; content as `vectors.NAME` and `masks.NAME`."""
