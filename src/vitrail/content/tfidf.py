@@ -17,10 +17,12 @@ from vitrail.errors import DataError
 from vitrail.files import fingerprint
 
 WORD = r"[\p{L}\p{N}]+"
+FEW = 50
+"""Texts in which any word may occur, however few texts there are."""
 
 
 class TfIdf:
-    """Words that occur in at least `least` texts and in at most half of them; D = 256 dimensions, fewer for a small catalogue."""
+    """Words that occur in at least `least` texts and, but for small catalogues, in at most half of them; D = 256 dimensions, fewer for a small catalogue."""
 
     name = "tfidf"
 
@@ -29,7 +31,7 @@ class TfIdf:
         self.revision = fingerprint(["lsa-1", dim, least, list(texts)])
         counted = self._count(texts)
         frequency = counted.group_by("word").agg(pl.len().alias("texts")).sort("word")
-        kept = frequency.filter((pl.col("texts") >= least) & (pl.col("texts") <= max(len(texts) // 2, 1)))
+        kept = frequency.filter((pl.col("texts") >= least) & (pl.col("texts") <= max(len(texts) // 2, FEW)))
         if kept.height < 2:
             kept = frequency
         if not kept.height:
@@ -38,7 +40,7 @@ class TfIdf:
             code=pl.int_range(pl.len()), idf=(float(1 + len(texts)) / (1 + pl.col("texts"))).log() + 1
         ).drop("texts")  # fmt: skip
         X = self._weigh(counted, len(texts))
-        self.dim = max(1, min(dim, min(X.shape) - 1))
+        self.dim = min(dim, *X.shape)
         if min(X.shape) <= 2 * self.dim:  # Arnoldi iterations want a long way to go
             _, _, V = np.linalg.svd(X.toarray(), full_matrices=False)
             self.axes = V[: self.dim].T

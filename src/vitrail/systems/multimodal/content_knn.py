@@ -86,9 +86,9 @@ class ContentKNN(System):
             n = mask.sum().clamp(min=1)
             centred = (cosine - (cosine * mask).sum(1, keepdim=True) / n) * mask
             if self.config.fusion == "rrf":
-                order = cosine.masked_fill(~mask, -torch.inf).argsort(1, descending=True, stable=True)
+                order = cosine.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
                 ranks = torch.arange(1, cosine.shape[1] + 1, dtype=cosine.dtype, device=cosine.device).expand_as(cosine)
-                part = (1 / (60 + torch.empty_like(cosine).scatter_(1, order, ranks))) * mask
+                part = (1 / (60 + torch.empty_like(cosine).scatter_(1, order, ranks))) * mask * cosine.any(1, keepdim=True)
             elif self.config.fusion == "zscore":
                 deviation = (centred.square().sum(1, keepdim=True) / n).sqrt()
                 part = torch.where(deviation > 1e-7, centred / deviation.clamp(min=1e-12), 0.0)
