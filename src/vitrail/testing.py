@@ -18,6 +18,7 @@ from torch import nn
 
 from vitrail.data.dataset import Dataset, write_dataset
 from vitrail.data.schema import DatasetInfo
+from vitrail.data.vectors import write_vectors
 from vitrail.errors import DataError
 from vitrail.funnel.recommender import Recommender, load
 from vitrail.systems import registry
@@ -27,6 +28,8 @@ from vitrail.train.fit import fit
 CPU_SECONDS = 3.0
 """What the whole battery may cost a system."""
 SIDE = 24
+CONTENT = {"text": 12, "image": 9}
+"""Names and widths of the vectors of the checkerboard, for systems that read content."""
 
 
 def checkerboard(folder: Path, *, shuffled: bool = False, side: int = SIDE) -> Dataset:
@@ -43,7 +46,15 @@ def checkerboard(folder: Path, *, shuffled: bool = False, side: int = SIDE) -> D
     if shuffled:
         events, items = events.sample(fraction=1.0, shuffle=True, seed=1), items.reverse()
     info = DatasetInfo(name="checkerboard", order="timestamp", columns={"items": {"colour": "category"}})
-    return write_dataset(folder, info, events, items, overwrite=True)
+    data = write_dataset(folder, info, events, items, overwrite=True)
+    for n, (name, width) in enumerate(CONTENT.items()):
+        # random directions about one of the colour; one item of each kind has no content
+        values = rng.normal(size=(side, width)).astype(np.float32)
+        values[:, 0] += np.where(np.arange(side) % 2, 6.0, -6.0)
+        has = np.arange(side) != side - 1 - n
+        order = np.flatnonzero(has)[::-1] if shuffled else np.flatnonzero(has)
+        write_vectors(data.path, name, values[order], [f"i {i}" for i in order], encoder="random", kind="other")
+    return data
 
 
 def quick(name: str, **settings: Any) -> dict[str, Any]:

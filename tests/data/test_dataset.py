@@ -238,9 +238,11 @@ class TestNeeds:
             Needs(order="sequence").check(plain, "sasrec")
         with pytest.raises(DataError, match=r"needs clock times.*--timestamp"):
             Needs(timestamp=True).check(ordered, "decayed")
-        with pytest.raises(DataError, match=r'needs the vectors "text".*vectors/text.npy'):
+        with pytest.raises(DataError, match=r'needs the vectors "text".*it has none.*content encode DATA --text'):
             Needs(vectors=("text",)).check(ordered, "hybrid")
-        Needs(vectors=("text",), timestamp=True).check(DatasetInfo(name="t", order="timestamp", origin={"vectors": {"text": 384}}), "hybrid")
+        with pytest.raises(DataError, match=r"it has plot, text.*--name audio"):
+            Needs(vectors=("text", "audio")).check(ordered, "hybrid", ["text", "plot"])
+        Needs(vectors=("text",), timestamp=True).check(DatasetInfo(name="t", order="timestamp"), "hybrid", ["text"])
 
 
 def test_image_root(tmp_path: Path) -> None:

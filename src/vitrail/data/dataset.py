@@ -14,6 +14,7 @@ import yaml
 
 from vitrail.data.log import Log
 from vitrail.data.schema import FORMAT, DatasetInfo, FileRecord
+from vitrail.data.vectors import Vectors, read_vectors, vector_names, verify_vectors
 from vitrail.data.vocabulary import Vocabulary, mix
 from vitrail.errors import ArtifactError, DataError, ResourceError, SettingError
 from vitrail.files import atomic_folder, fingerprint, sha256
@@ -104,6 +105,19 @@ class Dataset:
         for name, record in self.info.files.items():
             if not (self.path / name).exists() or sha256(self.path / name) != record.sha256:
                 raise ArtifactError(f"{self.path / name} does not have its recorded checksum: it was changed or damaged; ingest the data again.")
+        for name in self.vector_names():
+            verify_vectors(self.path, name)
+
+    def vector_names(self) -> list[str]:
+        """Names of the content vectors that are there."""
+        return vector_names(self.path)
+
+    def vectors(self, name: str) -> Vectors:
+        """Content vectors (N, D) in item-code order, and which items have content. They are no part of the fingerprint of the data.
+
+        Raises DataError where there are none of that name, ArtifactError where they are damaged.
+        """
+        return read_vectors(self.path, name, self.item_ids)
 
     @cached_property
     def image_root(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from vitrail.config import Settings
@@ -70,12 +71,12 @@ class Needs(Settings):
     timestamp: bool = False
     """Events must have a clock time."""
     vectors: tuple[str, ...] = ()
-    """Names of content vectors of items."""
+    """Names of content vectors of items; a system whose settings have `vectors` needs those (see systems.base.System.wants)."""
     given: tuple[Literal["interactions", "item_counts"], ...] = ()
     """Train-only facts handed to `build` (see systems.base.Given)."""
 
-    def check(self, info: DatasetInfo, system: str) -> None:
-        """Raises DataError: one sentence that says what to add."""
+    def check(self, info: DatasetInfo, system: str, vectors: Collection[str] = ()) -> None:
+        """`vectors` are the names of those the data set has. Raises DataError: one sentence that says what to add."""
         if self.order == "sequence" and info.order == "none":
             raise DataError(
                 f'System "{system}" needs ordered events, and data set "{info.name}" has no timestamp or position: '
@@ -83,7 +84,12 @@ class Needs(Settings):
             )
         if self.timestamp and info.order != "timestamp":
             raise DataError(f'System "{system}" needs clock times, and data set "{info.name}" has none: ingest it again with --timestamp COLUMN.')
-        missing = [name for name in self.vectors if name not in info.origin.get("vectors", {})]
+        missing = [name for name in self.vectors if name not in vectors]
         if missing:
             name = missing[0]
-            raise DataError(f'System "{system}" needs the vectors "{name}", and data set "{info.name}" has none of that name: put them at vectors/{name}.npy.')
+            there = f"it has {', '.join(sorted(vectors))}" if vectors else "it has none"
+            how = f"--{name} ENCODER" if name in ("text", "image") else f"--name {name}"
+            raise DataError(
+                f'System "{system}" needs the vectors "{name}" of data set "{info.name}", and {there}: make them with `vitrail content encode DATA {how}`, '
+                "bring yours with `vitrail content import`, or name others with --set vectors=[...]."
+            )

@@ -1,7 +1,7 @@
 """The saved form of a fitted system: a folder of safetensors, JSON and Parquet that loads without the data set.
 
 manifest.json       format, system, config, data and split, protocol, metrics, versions, memory, checksums
-model.safetensors   weights        given.safetensors   the train-only facts it was built on
+model.safetensors   weights        given.safetensors   the train-only facts and the content it was built on
 known.safetensors   histories that may be known when it answers (never the test part), and popularity
 items.parquet       the catalogue in code order        users.parquet       user ids in code order
 """
@@ -110,7 +110,7 @@ def load_artifact(path: str | Path) -> tuple[System, Given, Log, Tensor, pl.Data
             f'{folder} holds the system "{manifest["system"]}", which is not installed: name its file with --system FILE.py, or install its plug-in.'
         ) from None
     items, users = pl.read_parquet(folder / "items.parquet"), pl.read_parquet(folder / "users.parquet")
-    sizes, given = Sizes(**manifest["sizes"]), Given(**load_tensors(folder / "given.safetensors"))
+    sizes, given = Sizes(**manifest["sizes"]), Given.from_tensors(load_tensors(folder / "given.safetensors"))
     model = cls(cls.Config.of(manifest["config"], where=str(folder / MANIFEST)), sizes, given)
     model.restore(load_tensors(folder / "model.safetensors"))
     tensors = load_tensors(folder / "known.safetensors")

@@ -20,7 +20,7 @@ from vitrail.evaluation.protocol import Protocol
 from vitrail.files import read_json, write_json
 from vitrail.systems import registry
 from vitrail.systems.base import Sizes, System, TrainSettings
-from vitrail.train.fit import Fitter, cut, free_memory, pick_device
+from vitrail.train.fit import Content, Fitter, cut, free_memory, pick_device
 from vitrail.train.loop import Watch
 
 LEAST_USERS = 30
@@ -82,10 +82,15 @@ class Bench:
         """The protocol without the refit: tuning looks at validation, and nothing is fitted twice for it."""
         return self.protocol.model_copy(update={"refit": False, "fit_on": "train"})
 
-    @property
-    def sizes(self) -> Sizes:
-        """U and N."""
-        return Sizes(len(self.dataset.users), len(self.dataset.items))
+    def sizes(self, cls: type[System], config: Any) -> Sizes:
+        """U, N and the widths of the content vectors a system with these settings reads. Raises DataError where there are none."""
+        return Content.of(cls, config, self.dataset).sizes(self.dataset)
+
+    def vectors(self, configs: Mapping[str, Any]) -> dict[str, Any]:
+        """For the record of a request: the content vectors that systems with these settings read, {} where none does."""
+        found = [Content.of(registry.find(system), config, self.dataset).identities for system, config in configs.items()]
+        read = {name: identity for one in found for name, identity in one.items()}
+        return {"vectors": read} if read else {}
 
     def config(self, system: str, settings: Mapping[str, Any]) -> Any:
         """The typed settings of `system`, selecting by the metric of the bench. Raises SettingError."""
@@ -101,7 +106,7 @@ class Bench:
         """Fit once and measure on validation; `folder` keeps the checkpoints of a trained system while it runs."""
         started = time.perf_counter()
         fitter = self.fitter(seed, folder, watch)
-        model, _, progress = fitter.fit(cls, config, self.sizes)
+        model, _, progress = fitter.fit(cls, config, self.sizes(cls, config))
         value = progress.best_value
         if value is None and self.split.valid is not None:
             measured = (fitter.validation or {}).get("metrics", {})
@@ -111,7 +116,8 @@ class Bench:
 
     def check_memory(self, system: str, config: Any) -> int:
         """Bytes a fit will need. Raises ResourceError where they are not free."""
-        need, free = registry.find(system).memory(config, self.sizes, len(self.split.train)), free_memory()
+        cls = registry.find(system)
+        need, free = cls.memory(config, self.sizes(cls, config), len(self.split.train)), free_memory()
         if need > free:
             raise ResourceError(
                 f'System "{system}" needs about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free: '
@@ -120,12 +126,12 @@ class Bench:
         return need
 
 
-def check_needs(systems: list[str], dataset: Dataset) -> None:
-    """Raises DataError naming every system that asks for what the data lack."""
+def check_needs(configs: Mapping[str, Any], dataset: Dataset) -> None:
+    """`configs`: system -> its settings. Raises DataError naming every system that asks for what the data lack."""
     refusals = []
-    for system in systems:
+    for system, config in configs.items():
         try:
-            registry.find(system).needs.check(dataset.info, system)
+            registry.find(system).wants(config).check(dataset.info, system, dataset.vector_names())
         except DataError as error:
             refusals.append((system, str(error).rstrip(".")))
     if len(refusals) == 1:

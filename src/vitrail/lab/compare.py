@@ -63,9 +63,10 @@ def compare(
     if baseline is not None and baseline not in names:
         raise unknown("system in this comparison", baseline, names)
     bench = Bench.open(data, split, metric, refit, device, quiet, protocol)
-    check_needs(names, bench.dataset)
-    check_users(bench, tests)
     fixed = fixed_settings(names, settings or {})
+    configs = {name: bench.config(name, fixed[name]) for name in names}
+    check_needs(configs, bench.dataset)
+    check_users(bench, tests)
     asked = read_space(space) if isinstance(space, str | Path) else dict(space or {})
     spaces, memory = _spaces(bench, names, fixed, asked if trials else None)
     if any(spaces.values()):
@@ -76,6 +77,7 @@ def compare(
         "systems": names, "data": bench.dataset.fingerprint, "split": bench.split.settings, "protocol": bench.protocol.model_dump(mode="json"),
         "seeds": list(range(seed, seed + seeds)), "trials": trials, "budget": budget, "metric": bench.metric, "settings": fixed,
         "space": {name: as_json(found) for name, found in spaces.items()},
+        **bench.vectors(configs),
     }  # fmt: skip
     with hold(folder):
         remember(folder / "request.json", plain(request), "comparison")
@@ -164,7 +166,7 @@ def _spaces(
         config, cls = bench.config(name, fixed[name]), registry.find(name)
         memory[name] = bench.check_memory(name, config)
         own = None if asked is None else for_system(asked, name, cls.Config.model_fields, names)
-        spaces[name] = {} if own is None else space_of(cls, config, bench.dataset.info, bench.sizes.items, fixed=fixed[name], asked=own)
+        spaces[name] = {} if own is None else space_of(cls, config, bench.dataset.info, len(bench.dataset.items), fixed=fixed[name], asked=own)
     if asked:
         known = {key for name in names for key in registry.find(name).Config.model_fields}
         for key in asked:

@@ -59,7 +59,6 @@ def effects(
     say = say or (lambda text: None if quiet else print(text, file=sys.stderr))  # noqa: T201
     names = check_systems(systems)
     dataset = data if isinstance(data, Dataset) else Dataset(data)
-    check_needs(names, dataset)
     if len(splits) * len(masks) * len(refits) < 2:
         raise SettingError("There is one condition only, and nothing to compare: name two splits, two masks, or both refits.")
     if seeds < 1:
@@ -68,6 +67,8 @@ def effects(
     for split, mask in itertools.product(chosen, masks):
         parse_protocol(_protocol(split.name, mask), split.name)
     fixed = fixed_settings(names, settings or {})
+    configs = {name: registry.find(name).Config.of(fixed[name], where=f'settings of system "{name}"') for name in names}
+    check_needs(configs, dataset)
     folder = Path(out)
     request = {"systems": names, "data": dataset.fingerprint, "splits": [s.text for s in chosen], "seeds": seeds, "metric": metric, "settings": fixed}
     cells: list[dict[str, Any]] = []

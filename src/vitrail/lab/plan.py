@@ -108,7 +108,7 @@ def timed(bench: Bench, system: str, config: Any, *, trials: int, seeds: int, sp
     fitter = bench.fitter(0)
     clock = time.perf_counter
     began = clock()
-    model, _ = fitter.build(cls, config, bench.sizes, bench.split.train)
+    model, _ = fitter.build(cls, config, bench.sizes(cls, config), bench.split.train)
     start = clock() - began
     if cls.trained:
         progress = train(model, bench.split.train, config.but({"epochs": 1}), seed=0, validate=None, device=torch.device(bench.device)).progress

@@ -318,16 +318,16 @@ def tune(
     asked = asked.get(system, asked) if isinstance(asked.get(system), Mapping) else asked
     fixed = dict(settings or {})
     bench = Bench.open(data, split, metric, refit=False, device=device, quiet=quiet, protocol=protocol)
-    check_needs([system], bench.dataset)
-    check_valid(bench)
     config = bench.config(system, fixed)
+    check_needs({system: config}, bench.dataset)
+    check_valid(bench)
     bench.check_memory(system, config)
-    found = space_of(cls, config, bench.dataset.info, bench.sizes.items, fixed=fixed, asked=asked)
+    found = space_of(cls, config, bench.dataset.info, len(bench.dataset.items), fixed=fixed, asked=asked)
     folder = Path(out)
     request = {
         "system": system, "data": bench.dataset.fingerprint, "split": bench.split.settings, "metric": bench.metric,
         "settings": fixed, "space": as_json(found), "trials": trials, "budget": budget, "seed": seed,
-        **({} if protocol is None else {"protocol": bench.protocol.name}),
+        **bench.vectors({system: config}), **({} if protocol is None else {"protocol": bench.protocol.name}),
     }  # fmt: skip
     if not found:
         say(f'System "{system}" has no setting to tune: its default is all there is.')

@@ -6,7 +6,7 @@ tables, cold start and similarity; the loop, the index and the service never loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -19,10 +19,13 @@ from vitrail.data.batchers import Batcher
 from vitrail.data.batches import Sets
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
+from vitrail.data.vectors import Vectors
 from vitrail.errors import SettingError
 
 Stage = Literal["retrieve", "rank", "arrange"]
 Status = Literal["measured", "draft"]
+FACTS = ("indptr", "items", "item_counts")
+"""The fields of `Given` that are single tensors."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Given:
-    """The train-only facts a system declared in `needs.given`; it travels with the artifact."""
+    """What a system declared: the train-only facts of `needs.given`, the content of `needs.vectors`; it travels with the artifact."""
 
     indptr: Tensor | None = None
     """(U + 1,) int64: training interactions in CSR form"""
@@ -44,16 +47,23 @@ class Given:
     """(E,) int64"""
     item_counts: Tensor | None = None
     """(N,) int64 training events of each item"""
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+    """name -> (N, D) float32; a row without content is 0 and means nothing"""
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """name -> (N,) bool, true where the item has content"""
 
     @classmethod
-    def of(cls, log: Log, needs: Needs) -> Given:
-        """Exactly what `needs` declares, from the training log."""
-        facts: dict[str, Tensor] = {}
+    def of(cls, log: Log, needs: Needs, content: Mapping[str, Vectors] | None = None) -> Given:
+        """Exactly what `needs` declares, from the training log and the content vectors by name."""
+        facts: dict[str, Any] = {}
         if "interactions" in needs.given:
             facts["indptr"] = torch.from_numpy(np.array(log.indptr, dtype=np.int64))
             facts["items"] = torch.from_numpy(np.array(log.items, dtype=np.int64))
         if "item_counts" in needs.given:
             facts["item_counts"] = torch.from_numpy(log.item_counts)
+        read = {name: (content or {})[name] for name in needs.vectors}
+        facts["vectors"] = {name: torch.from_numpy(np.array(found.values, dtype=np.float32)) for name, found in read.items()}
+        facts["masks"] = {name: torch.from_numpy(found.mask.copy()) for name, found in read.items()}
         return cls(**facts)
 
     def counts(self, n_items: int) -> Tensor | None:
@@ -62,9 +72,22 @@ class Given:
             return self.item_counts
         return torch.bincount(self.items, minlength=n_items)
 
+    def content(self, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`vectors` and `masks` in the order of `names`: files keep none."""
+        return {name: self.vectors[name] for name in names}, {name: self.masks[name] for name in names}
+
     def tensors(self) -> dict[str, Tensor]:
-        """Name -> tensor of what is there."""
-        return {name: value for name in ("indptr", "items", "item_counts") if (value := getattr(self, name)) is not None}
+        """Name -> tensor of what is there; content as `vectors.NAME` and `masks.NAME`."""
+        facts = {name: value for name in FACTS if (value := getattr(self, name)) is not None}
+        return facts | {f"{kind}.{name}": value for kind in ("vectors", "masks") for name, value in getattr(self, kind).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Given:
+        """What `tensors` packed."""
+        facts: dict[str, Any] = {name: value for name, value in tensors.items() if name in FACTS}
+        for kind in ("vectors", "masks"):
+            facts[kind] = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
+        return cls(**facts)
 
 
 class Can(Settings):
@@ -95,6 +118,13 @@ class Card(Settings):
     skeleton: str
     needs: Needs
     can: Can
+
+
+class ContentSettings(Settings):
+    """Settings of systems that read content vectors of items."""
+
+    vectors: tuple[str, ...] = ("text", "image")
+    """Names of the vectors of the data set that are read (`vitrail content list DATA` shows them)."""
 
 
 class TrainSettings(Settings):
@@ -149,6 +179,7 @@ class System(nn.Module):
     def __init__(self, config: Any, sizes: Sizes, given: Given) -> None:
         super().__init__()
         self.config, self.sizes = config, sizes
+        self.__dict__["can"] = self.abilities(config)
         self.build(config, sizes, given)
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
@@ -158,6 +189,16 @@ class System(nn.Module):
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         """Bytes a fit will need at its peak, estimated before it starts."""
         return 0
+
+    @classmethod
+    def wants(cls, config: Any) -> Needs:
+        """`needs`, with the vectors that the settings name."""
+        return cls.needs.but({"vectors": config.vectors}) if isinstance(config, ContentSettings) else cls.needs
+
+    @classmethod
+    def abilities(cls, config: Any) -> Can:
+        """`can`, for these settings: what a fitted system with them is able to do."""
+        return cls.can
 
     # fitting: either `trained` in batches by the one loop, or all at once by `learn`
 

@@ -16,6 +16,7 @@ from vitrail.data.batches import Sets
 from vitrail.data.dataset import Dataset
 from vitrail.data.split import Part, Split
 from vitrail.data.splits import SplitSettings, default_split, make_split, parse_split
+from vitrail.data.vectors import VectorsInfo, verify_vectors
 from vitrail.errors import DataError, ResourceError, SettingError
 from vitrail.evaluation import journal
 from vitrail.evaluation.evaluator import Evaluation, diversity_vectors, evaluate_part
@@ -104,18 +105,19 @@ def fit(
     cls = registry.find(system)
     config = cls.Config.of(settings or {}, where=f'settings of system "{system}"')
     dataset = data if isinstance(data, Dataset) else Dataset(data)
-    cls.needs.check(dataset.info, system)
+    content = Content.of(cls, config, dataset)
     split_made, split_settings, chosen = cut(dataset, split, refit, protocol)
     fingerprint = chosen.fingerprint(dataset.fingerprint, split_made.settings)
     where = pick_device(device)
     run = Run(
         system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
         split=split_settings.model_dump(mode="json"), protocol=chosen.name, seed=seed, refit=refit, device=str(where),
+        vectors=content.identities,
     )  # fmt: skip
     folder = _open_run(out, run, resume, overwrite)
     if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
         return FitResult(load(folder), folder, Progress(finished=True), split_made)
-    sizes = Sizes(len(dataset.users), len(dataset.items))
+    sizes = content.sizes(dataset)
     _check_memory(cls, config, sizes, len(split_made.train), quiet)
     fitter = Fitter(dataset, split_made, chosen, seed, where, quiet, folder, resume)
     model, given, progress = fitter.fit(cls, config, sizes)
@@ -132,6 +134,7 @@ def fit(
         "fingerprint": fingerprint,
         "columns": dataset.info.columns.get("items", {}),
         "image_root": str(dataset.image_root),
+        "vectors": {name: info.model_dump(mode="json") for name, info in content.infos.items()},
         "epochs": progress.best_epoch if progress.best_epoch > 0 else progress.epoch,
         "seconds": round(progress.seconds, 3),
         "parameters": sum(p.numel() for p in model.parameters()) or sum(b.numel() for b in model.buffers()),
@@ -144,6 +147,29 @@ def fit(
         recommender.save(folder / "artifact", overwrite=True)
         Checkpoints(folder).clear()
     return FitResult(recommender, folder, progress, split_made)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is known, before a row is read, of the content vectors a system with these settings asks for."""
+
+    infos: dict[str, VectorsInfo]
+
+    @classmethod
+    def of(cls, system: type[System], config: Any, dataset: Dataset) -> Content:
+        """Raises DataError where the data set lacks what the system needs, ArtifactError where a file of vectors was changed."""
+        needs = system.wants(config)
+        needs.check(dataset.info, system.card.name, dataset.vector_names())
+        return cls({name: verify_vectors(dataset.path, name) for name in needs.vectors})
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """name -> identity: what a resumed run must find again."""
+        return {name: info.identity for name, info in self.infos.items()}
+
+    def sizes(self, dataset: Dataset) -> Sizes:
+        """U, N, and D of each name."""
+        return Sizes(len(dataset.users), len(dataset.items), {name: info.dim for name, info in self.infos.items()})
 
 
 def _open_run(out: str | Path | None, run: Run, resume: bool, overwrite: bool) -> Path | None:
@@ -221,7 +247,8 @@ class Fitter:
     def build(self, cls: type[System], config: Any, sizes: Sizes, log: Any) -> tuple[System, Given]:
         """A model with its starting weights, as the seed draws them."""
         torch.manual_seed(self.seed)
-        given = Given.of(log, cls.needs)
+        needs = cls.wants(config)
+        given = Given.of(log, needs, {name: self.dataset.vectors(name) for name in needs.vectors})
         return cls(config, sizes, given), given
 
     def _train(self, model: System, config: Any, log: Any, stage: str, epochs: int | None) -> Progress:

@@ -27,6 +27,8 @@ class Run(Settings):
     seed: int
     refit: bool = False
     device: str = "cpu"
+    vectors: dict[str, str] = {}
+    """name of the content vectors it reads -> their identity"""
 
     def write(self, folder: Path) -> None:
         """Write `run.yaml` and `environment.json` into `folder`."""

@@ -8,13 +8,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.blocks.embed import Init, table
+from vitrail.blocks.embed import Init
 from vitrail.blocks.loss import l2_of_batch
-from vitrail.config import NonNegativeFloat, PositiveFloat
+from vitrail.config import NonNegativeFloat
 from vitrail.data.batches import Pairs
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Given, Sizes, system
-from vitrail.systems.skeletons import TwoTower, zero_absent
+from vitrail.systems.ids import IdSettings, id_tables
+from vitrail.systems.skeletons import TwoTower
 
 
 @system("bpr-mf", stage="retrieve", family="collaborative", paper="1205.2618", year=2009)
@@ -23,21 +24,16 @@ class BPRMF(TwoTower):
 
     needs = Needs(given=("interactions",))
 
-    class Config(TwoTower.Config):
+    class Config(TwoTower.Config, IdSettings):
         """Settings of bpr-mf."""
 
         l2: NonNegativeFloat = 1e-4
         """Weight of the regulariser."""
         init: Init = "normal"
         """How vectors start."""
-        init_scale: PositiveFloat = 0.1
-        """Standard deviation of a normal start."""
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
-        self.users = table(sizes.users, config.dim, config.init, config.init_scale)
-        self.items = table(sizes.items, config.dim, config.init, config.init_scale)
-        assert given.indptr is not None
-        zero_absent(self.users, given.indptr)
+        id_tables(self, config, sizes, given)
 
     def user(self, users: Tensor) -> Tensor:
         return F.embedding(users, self.users)

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.blocks.embed import Init, bag, table
-from vitrail.blocks.graph import bipartite_adjacency, layers
+from vitrail.blocks.embed import Init
+from vitrail.blocks.graph import layers
 from vitrail.blocks.loss import l2_of_batch
-from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from vitrail.config import NonNegativeFloat, NonNegativeInt
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
-from vitrail.systems.skeletons import Graph, zero_absent
+from vitrail.systems.ids import IdSettings, fold, folding, id_graph, id_tables
+from vitrail.systems.skeletons import Graph
 
 
 @system("lightgcn", stage="retrieve", family="collaborative", paper="2002.02126", year=2020)
@@ -27,7 +28,7 @@ class LightGCN(Graph):
     needs = Needs(given=("interactions",))
     can: ClassVar[Can] = Can(new_users=True)
 
-    class Config(Graph.Config):
+    class Config(Graph.Config, IdSettings):
         """Settings of lightgcn."""
 
         layers: NonNegativeInt = 3
@@ -36,20 +37,16 @@ class LightGCN(Graph):
         """Weight of the regulariser on layer-0 vectors."""
         init: Init = "normal"
         """How layer-0 vectors start."""
-        init_scale: PositiveFloat = 0.1
-        """Standard deviation of a normal start."""
+
+    adjacency: Tensor
+    degrees: Tensor
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
-        assert given.indptr is not None and given.items is not None
-        self.users = table(sizes.users, config.dim, config.init, config.init_scale)
-        self.items = table(sizes.items, config.dim, config.init, config.init_scale)
-        zero_absent(self.users, given.indptr)
-        self.register_buffer("adjacency", bipartite_adjacency(given.indptr, given.items, sizes.items), persistent=False)
-        counts = torch.bincount(given.items, minlength=sizes.items)
-        self.register_buffer("degrees", counts.clamp(min=1).float(), persistent=False)
+        id_tables(self, config, sizes, given)
+        id_graph(self, sizes, given)
 
     def _layers(self) -> list[Tensor]:
-        return layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[arg-type]
+        return layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
 
     def nodes(self) -> tuple[Tensor, Tensor]:
         mean = torch.stack(self._layers()).mean(0)
@@ -63,8 +60,7 @@ class LightGCN(Graph):
         super().prepare()
         # what an unseen user with history h gets: sum over layers 0..L-1 of item vectors, each by its own degree
         below = self._layers()[:-1] or [torch.cat([self.users, self.items])]
-        scale = (self.degrees.sqrt() * (self.config.layers + 1))[:, None]  # type: ignore[union-attr,operator]
-        self._folding = torch.stack(below).sum(0)[len(self.users) :] / scale
+        self._folding = folding(below, len(self.users), self.degrees, self.config.layers + 1)
 
     def fold_in(self, histories: Sets) -> Tensor:
-        return bag(self._folding, histories.items, histories.indptr) / histories.lengths.clamp(min=1).sqrt()[:, None]
+        return fold(self._folding, histories)

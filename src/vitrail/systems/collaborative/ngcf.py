@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.embed import Init, bag, table
+from vitrail.blocks.embed import bag
 from vitrail.blocks.graph import bipartite_adjacency, propagate
 from vitrail.blocks.loss import l2_of_batch
-from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Rate
+from vitrail.config import NonNegativeFloat, PositiveInt, Rate
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
-from vitrail.systems.skeletons import Graph, zero_absent
+from vitrail.systems.ids import IdSettings, id_tables
+from vitrail.systems.skeletons import Graph
 
 
 @system("ngcf", stage="retrieve", family="collaborative", paper="1905.08108", year=2019)
@@ -29,7 +30,7 @@ class NGCF(Graph):
     can: ClassVar[Can] = Can(new_users=True)
     toy: ClassVar[dict[str, Any]] = {"epochs": 16}
 
-    class Config(Graph.Config):
+    class Config(Graph.Config, IdSettings):
         """Settings of ngcf."""
 
         layers: PositiveInt = 3
@@ -42,19 +43,13 @@ class NGCF(Graph):
         """On messages."""
         l2: NonNegativeFloat = 1e-5
         """Weight of the regulariser on the vectors that answer."""
-        init: Init = "xavier"
-        """How layer-0 vectors start."""
-        init_scale: PositiveFloat = 0.1
-        """Standard deviation of a normal start."""
 
     adjacency: Tensor
     degrees: Tensor
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         assert given.indptr is not None and given.items is not None
-        self.users = table(sizes.users, config.dim, config.init, config.init_scale)
-        self.items = table(sizes.items, config.dim, config.init, config.init_scale)
-        zero_absent(self.users, given.indptr)
+        id_tables(self, config, sizes, given)
         self.linear = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in range(config.layers))
         self.bilinear = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in range(config.layers))
         for module in [*self.linear, *self.bilinear]:

@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vitrail.blocks.embed import Init, bag, table
-from vitrail.blocks.graph import bipartite_adjacency, nudge, propagate
+from vitrail.blocks.graph import nudge, propagate
 from vitrail.blocks.loss import info_nce
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
 from vitrail.systems.base import Can, Given, Sizes, system
-from vitrail.systems.skeletons import Graph, zero_absent
+from vitrail.systems.ids import IdSettings, fold, folding, id_graph, id_tables
+from vitrail.systems.skeletons import Graph
 
 
 @system("simgcl", stage="retrieve", family="collaborative", paper="2112.08679", year=2022)
@@ -33,7 +33,7 @@ class SimGCL(Graph):
     }
     toy: ClassVar[dict[str, Any]] = {"contrast": 0.05, "epochs": 25}
 
-    class Config(Graph.Config):
+    class Config(Graph.Config, IdSettings):
         """Settings of simgcl."""
 
         form: Literal["simgcl", "xsimgcl"] = "simgcl"
@@ -50,23 +50,15 @@ class SimGCL(Graph):
         """Divides the cosines of the contrastive loss."""
         l2: NonNegativeFloat = 1e-4
         """Weight of the penalty: norms of the batch's users and of its items, not squared, over the number of rows."""
-        init: Init = "xavier"
-        """How layer-0 vectors start."""
-        init_scale: PositiveFloat = 0.1
-        """Standard deviation of a normal start."""
 
     adjacency: Tensor
     degrees: Tensor
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
-        assert given.indptr is not None and given.items is not None
         if config.form == "xsimgcl" and config.view > config.layers:
             raise SettingError(f"view={config.view} is no layer of {config.layers}: choose 1 to {config.layers}.")
-        self.users = table(sizes.users, config.dim, config.init, config.init_scale)
-        self.items = table(sizes.items, config.dim, config.init, config.init_scale)
-        zero_absent(self.users, given.indptr)
-        self.register_buffer("adjacency", bipartite_adjacency(given.indptr, given.items, sizes.items), persistent=False)
-        self.register_buffer("degrees", torch.bincount(given.items, minlength=sizes.items).clamp(min=1).float(), persistent=False)
+        id_tables(self, config, sizes, given)
+        id_graph(self, sizes, given)
 
     def passes(self, noise: float) -> list[Tensor]:
         """Layers 1 to L, each (U + N, D); with `noise` every row of every layer is moved by it, and passed on so."""
@@ -113,8 +105,8 @@ class SimGCL(Graph):
     def prepare(self) -> None:
         super().prepare()
         below = [torch.cat([self.users, self.items]), *self._inner[:-1]]
-        self._folding = torch.stack(below).mean(0)[len(self.users) :] / self.degrees.sqrt()[:, None]
+        self._folding = folding(below, len(self.users), self.degrees, len(below))
         self._inner = []
 
     def fold_in(self, histories: Sets) -> Tensor:
-        return bag(self._folding, histories.items, histories.indptr) / histories.lengths.clamp(min=1).sqrt()[:, None]
+        return fold(self._folding, histories)

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.embed import Init, table
 from vitrail.blocks.loss import l2_of_batch
-from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Rate, Share
+from vitrail.config import NonNegativeFloat, PositiveInt, Rate, Share
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
+from vitrail.systems.ids import IdSettings, id_tables
 from vitrail.systems.sampling import Loss
-from vitrail.systems.skeletons import TwoTower, zero_absent
+from vitrail.systems.skeletons import TwoTower
 
 
 @system("simplex", stage="retrieve", family="collaborative", paper="2109.12613", year=2021)
@@ -34,7 +34,7 @@ class SimpleX(TwoTower):
     }
     toy: ClassVar[dict[str, Any]] = {"negatives": 16, "epochs": 30, "negative_weight": 5.0, "margin": 0.4}
 
-    class Config(TwoTower.Config):
+    class Config(TwoTower.Config, IdSettings):
         """Settings of simplex."""
 
         loss: Loss = "ccl"
@@ -57,19 +57,13 @@ class SimpleX(TwoTower):
         """On the fused user vector."""
         l2: NonNegativeFloat = 1e-6
         """Weight of the regulariser on the batch's vectors."""
-        init: Init = "xavier"
-        """How vectors start."""
-        init_scale: PositiveFloat = 0.1
-        """Standard deviation of a normal start."""
 
     indptr: Tensor
     seen: Tensor
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         assert given.indptr is not None and given.items is not None
-        self.users = table(sizes.users, config.dim, config.init, config.init_scale)
-        self.items = table(sizes.items, config.dim, config.init, config.init_scale)
-        zero_absent(self.users, given.indptr)
+        id_tables(self, config, sizes, given)
         self.register_buffer("indptr", given.indptr, persistent=False)
         self.register_buffer("seen", given.items, persistent=False)
         if config.gamma < 1:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
-from vitrail.blocks.embed import Init, table
+from vitrail.blocks.embed import Init
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt
 from vitrail.data.batchers import Batcher
 from vitrail.data.batches import Pairs
@@ -21,8 +21,9 @@ from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
 from vitrail.systems.base import Given, Sizes, system
+from vitrail.systems.ids import IdSettings, id_tables
 from vitrail.systems.sampling import Loss
-from vitrail.systems.skeletons import TwoTower, zero_absent
+from vitrail.systems.skeletons import TwoTower
 
 Form = Literal["code", "paper"]
 
@@ -65,7 +66,7 @@ class UltraGCN(TwoTower):
     }
     toy: ClassVar[dict[str, Any]] = {"negatives": 16, "negatives_weight": 5.0}
 
-    class Config(TwoTower.Config):
+    class Config(TwoTower.Config, IdSettings):
         """Settings of ultragcn."""
 
         loss: Loss = "bce"
@@ -106,9 +107,7 @@ class UltraGCN(TwoTower):
         assert given.indptr is not None and given.items is not None
         if config.loss != "bce":
             raise SettingError(f'System "ultragcn" has a loss of its own and cannot be trained with loss={config.loss}: leave it at bce.')
-        self.users = table(sizes.users, config.dim, config.init, config.init_scale)
-        self.items = table(sizes.items, config.dim, config.init, config.init_scale)
-        zero_absent(self.users, given.indptr)
+        id_tables(self, config, sizes, given)
         X = Log(given.indptr.numpy(), given.items.numpy().astype(np.int32), sizes.items).matrix()
         of_users, of_items = torch.from_numpy(np.diff(X.indptr)).float(), torch.from_numpy(X.sum(0)).float()
         self.register_buffer("beta_users", torch.where(of_users > 0, (of_users + 1).sqrt() / of_users.clamp(min=1), 0), persistent=False)

@@ -1,0 +1,143 @@
+"""The graph between items whose content is alike: built once from content vectors, in blocks, and never a dense (N, N) matrix.
+
+LATTICE (Zhang et al., MM 2021) and FREEDOM (Zhou and Shen, MM 2023). Letters: N items, M kinds of content, K neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Tensor, nn
+
+Edges = Literal["binary", "cosine"]
+
+
+def nearest(values: Tensor, mask: Tensor, k: int, block: int = 1024) -> tuple[Tensor, Tensor]:
+    """Rows values (N, D), mask (N,) true where a row has content -> the k rows of largest cosine, each row itself first: ids (N, K) int64 and
+    cosines (N, K) float32, K = k or as many rows as have content. Rows without content have no neighbours (-1) and are nobody's."""
+    have = mask.nonzero()[:, 0]
+    k = min(k, len(have))
+    ids, cosines = torch.full((len(mask), k), -1), torch.zeros(len(mask), k)
+    unit = F.normalize(values[have].float(), dim=1)
+    for start in range(0, len(have), block):
+        cosine = unit[start : start + block] @ unit.T
+        own = torch.arange(len(cosine))
+        cosine[own, start + own] = 2.0  # an item is its own first neighbour, also beside one of equal content
+        best, found = cosine.topk(k, dim=1)
+        best[:, 0] = 1.0
+        ids[have[start : start + block]], cosines[have[start : start + block]] = have[found], best
+    return ids, cosines
+
+
+def directed(ids: Tensor, cosines: Tensor, edges: Edges = "binary") -> sparse.csr_array:
+    """Neighbours (N, K) -> the normalised graph (N, N): w_ij / sqrt(d_i d_j) with d the row sums of the weights w, which are 1 (`binary`, so every
+    entry is 1 / K) or the cosine (`cosine`, LATTICE; a negative one is 0, where the original breaks)."""
+    n, k = ids.shape
+    there = (ids >= 0).numpy()
+    rows, columns = np.repeat(np.arange(n), k)[there.ravel()], ids.numpy().ravel()[there.ravel()]
+    weights = np.ones(len(rows)) if edges == "binary" else cosines.numpy().ravel()[there.ravel()].clip(min=0).astype(np.float64)
+    degrees = np.bincount(rows, weights, minlength=n)
+    scale = np.where(degrees > 0, 1 / np.sqrt(np.maximum(degrees, 1e-12)), 0.0)
+    return sparse.csr_array((weights * scale[rows] * scale[columns], (rows, columns)), shape=(n, n))
+
+
+class _Product(torch.autograd.Function):
+    """S x with the transpose at hand: the gradient is S^T g."""
+
+    @staticmethod
+    def forward(ctx, S: Tensor, S_T: Tensor, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.S_T = S_T
+        return S @ x
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[None, None, Tensor]:  # type: ignore[no-untyped-def]
+        return None, None, ctx.S_T @ gradients[0].contiguous()
+
+
+def as_torch(matrix: sparse.csr_array, device: torch.device) -> Tensor:
+    """A sparse CSR float32 tensor with 32-bit indices, which halves the time of a product."""
+    matrix = sparse.csr_array(matrix)
+    matrix.sort_indices()
+    arrays = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # PyTorch calls the format beta
+        return torch.sparse_csr_tensor(*(torch.from_numpy(a) for a in arrays), size=matrix.shape).to(device)
+
+
+class ItemGraph(nn.Module):
+    """S x = sum over kinds of content of weight times S_kind x. An item that lacks a kind gets the others at their share, one that lacks all gets 0.
+
+    The neighbours are built at the first use and live in buffers beside a hash of what they were built from, so an artifact brings them along, and
+    neighbours of other content are never taken for these.
+    """
+
+    key: Tensor
+    shares: Tensor
+
+    def __init__(
+        self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], weights: Sequence[float], k: int, *, edges: Edges = "binary", learned: bool = False
+    ) -> None:
+        """vectors name -> (N, D), masks name -> (N,), a weight each; `learned`: the softmax of a parameter that starts at their logarithms (LATTICE)."""
+        super().__init__()
+        self.names, self.edges = list(vectors), edges
+        self._content = {name: (vectors[name], masks[name]) for name in self.names}
+        self._hash = content_hash(self._content, k)
+        self._products: list[tuple[Tensor, Tensor]] = []
+        for place, name in enumerate(self.names):
+            wide = min(k, int(masks[name].sum()))
+            self.register_buffer(f"ids_{place}", torch.full((len(masks[name]), wide), -1, dtype=torch.int32))
+            self.register_buffer(f"cosines_{place}", torch.zeros(len(masks[name]), wide))
+        self.register_buffer("key", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("has", torch.stack([masks[name] for name in self.names], 1).float(), persistent=False)
+        start = torch.tensor([float(weight) for weight in weights]).clamp(min=1e-6).log()
+        self.logits = nn.Parameter(start) if learned else None
+        self.register_buffer("start", start, persistent=False)
+
+    def neighbours(self, place: int) -> tuple[Tensor, Tensor]:
+        """Ids (N, K) and cosines (N, K) of one kind, built where they are not there."""
+        if int(self.key) != self._hash:
+            for n, (values, mask) in enumerate(self._content.values()):
+                ids, cosines = nearest(values, mask, self.get_buffer(f"ids_{n}").shape[1])
+                self.get_buffer(f"ids_{n}").copy_(ids)
+                self.get_buffer(f"cosines_{n}").copy_(cosines)
+            self.key.fill_(self._hash)
+            self._products = []
+        return self.get_buffer(f"ids_{place}"), self.get_buffer(f"cosines_{place}")
+
+    def products(self) -> list[tuple[Tensor, Tensor]]:
+        """(S, S^T) of each kind."""
+        pairs = [self.neighbours(place) for place in range(len(self.names))]
+        if not self._products or self._products[0][0].device != self.key.device:
+            graphs = [directed(ids.cpu().long(), cosines.cpu(), self.edges) for ids, cosines in pairs]
+            self._products = [(as_torch(S, self.key.device), as_torch(sparse.csr_array(S.T), self.key.device)) for S in graphs]
+        return self._products
+
+    def weights(self) -> Tensor:
+        """(N, M) what each kind counts for each item; rows sum to 1, or are 0 where an item has no content."""
+        share = (self.start if self.logits is None else self.logits).softmax(0) * self.has  # type: ignore[union-attr,operator]
+        total: Tensor = share / share.sum(1, keepdim=True).clamp(min=1e-12)
+        return total
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) -> S x (N, D), differentiable in x."""
+        weights, total = self.weights(), torch.zeros_like(x)
+        for place, (S, S_T) in enumerate(self.products()):
+            product: Tensor = _Product.apply(S, S_T, x)  # type: ignore[no-untyped-call]
+            total = total + weights[:, place, None] * product
+        return total
+
+
+def content_hash(content: Mapping[str, tuple[Tensor, Tensor]], k: int) -> int:
+    """A positive 63-bit number that changes with any value, mask, order of kinds, or k."""
+    digest = hashlib.blake2b(str(k).encode(), digest_size=8)
+    for values, mask in content.values():
+        digest.update(values.float().contiguous().numpy().tobytes())
+        digest.update(mask.numpy().tobytes())
+    return (int.from_bytes(digest.digest(), "little") >> 1) or 1

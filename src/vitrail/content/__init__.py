@@ -1,0 +1,1 @@
+"""Text and pictures of items as vectors: encoders behind two protocols, and a driver that encodes a data set."""

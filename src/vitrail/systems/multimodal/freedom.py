@@ -1,0 +1,137 @@
+"""FREEDOM. Zhou and Shen, MM 2023, arXiv:2211.06924. Content missing is a mask: such an item has no neighbours of that kind, its other kinds take
+their share, and it is in no loss of that kind (the authors give it the mean vector). Repeated events are one edge. Id vectors of items without a
+training event start at 0, not at random, so that a cold item answers by its neighbours alone. Extensions, off by default: `edges=cosine` and
+`fusion=learned` are LATTICE's (arXiv:2104.09036) on the frozen graph; people never seen fold in as in lightgcn. Numbers: recipes/freedom.*.yaml."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.blocks.graph import bipartite_adjacency, layers
+from vitrail.blocks.item_graph import Edges, ItemGraph
+from vitrail.blocks.modality import Modalities, mean_where
+from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
+from vitrail.data.batches import Pairs, Sets
+from vitrail.data.schema import Needs
+from vitrail.errors import SettingError
+from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
+from vitrail.systems.ids import IdSettings, fold, folding, id_graph, id_tables
+from vitrail.systems.skeletons import Graph
+
+
+@system("freedom", stage="retrieve", family="multimodal", paper="2211.06924", year=2023)
+class FREEDOM(Graph):
+    """LightGCN on a thinned interaction graph, plus item vectors smoothed over a frozen graph of alike content."""
+
+    needs = Needs(given=("interactions",))
+    can: ClassVar[Can] = Can(new_users=True, cold_items=True)
+    space: ClassVar[dict[str, Any]] = {"drop": [0.8, 0.9], "aux": [0.0, 1e-5, 1e-4, 1e-3], "neighbours": None, "dropout": None}
+    toy: ClassVar[dict[str, Any]] = {"drop": 0.2, "epochs": 20}
+
+    class Config(Graph.Config, IdSettings, ContentSettings):
+        """Settings of freedom."""
+
+        layers: NonNegativeInt = 2
+        """Propagations over the interaction graph."""
+        drop: Rate = 0.8
+        """Share of interactions left out of each epoch's graph, those of high degree rather."""
+        neighbours: PositiveInt = 10
+        """Alike items of each kind of content, the item itself counted."""
+        graph_weights: tuple[NonNegativeFloat, ...] = (0.9, 0.1)
+        """What each of `vectors` counts in the item graph; of no effect with one."""
+        item_layers: NonNegativeInt = 1
+        """Propagations over the item graph; 0: none."""
+        edges: Edges = "binary"
+        """Every neighbour alike, or by its cosine."""
+        fusion: Literal["fixed", "learned"] = "fixed"
+        """Whether graph_weights stay, or are where a learned softmax starts."""
+        aux: NonNegativeFloat = 1e-3
+        """Weight of the losses that rank items by their projected content."""
+        features: Literal["trained", "frozen"] = "trained"
+        """Whether content vectors are parameters in those losses."""
+
+    adjacency: Tensor
+    degrees: Tensor
+    kept: Tensor
+
+    def build(self, config: Any, sizes: Sizes, given: Given) -> None:
+        assert given.indptr is not None and given.items is not None
+        single = len(config.vectors) == 1
+        if not config.vectors or not (single or len(config.graph_weights) == len(config.vectors)) or not (single or sum(config.graph_weights)):
+            raise SettingError(f'graph_weights must hold a number for each of vectors ({", ".join(config.vectors) or "none"}), and not only 0.')
+        id_tables(self, config, sizes, given)
+        id_graph(self, sizes, given)
+        counts = torch.bincount(given.items, minlength=sizes.items)
+        with torch.no_grad():
+            self.items[: sizes.items][counts == 0] = 0.0  # type: ignore[operator,index]
+        vectors, masks = given.content(config.vectors)
+        self.content = Modalities(vectors, masks, config.dim, trained=config.features == "trained" and config.aux > 0)
+        weights = (1.0,) if single else config.graph_weights
+        self.graph = ItemGraph(vectors, masks, weights, config.neighbours, edges=config.edges, learned=config.fusion == "learned")
+        users = torch.repeat_interleave(torch.arange(sizes.users), given.indptr.diff())
+        keys = (users * sizes.items + given.items).unique()
+        self._edges = torch.stack([keys // max(sizes.items, 1), keys % max(sizes.items, 1)])
+        share = int(self._edges.shape[1] * (1 - config.drop) + 1e-9)
+        self.register_buffer("kept", torch.arange(share, dtype=torch.int32))
+        self._thinned: Tensor | None = None
+
+    def chances(self) -> np.ndarray:
+        """(E,) of each edge to be drawn first: ~ 1 / sqrt(d_user d_item)."""
+        users, items = self._edges.numpy()
+        weights = 1 / np.sqrt(np.bincount(users)[users] * np.bincount(items)[items])
+        return weights / weights.sum()
+
+    def on_epoch(self, epoch: int, rng: np.random.Generator) -> None:
+        """Draw the edges of the epoch without replacement: the smallest of exponential times with those rates."""
+        times = rng.exponential(size=self._edges.shape[1]) / self.chances()
+        drawn = np.sort(np.argpartition(times, len(self.kept) - 1)[: len(self.kept)]) if len(self.kept) else np.empty(0, dtype=np.int64)
+        self.kept.copy_(torch.from_numpy(drawn))
+        self._thinned = None
+
+    def thinned(self) -> Tensor:
+        """The graph of the epoch, normalised by its own degrees."""
+        if self._thinned is None or self._thinned.device != self.kept.device:
+            users, items = self._edges[:, self.kept.cpu().long()]
+            indptr = F.pad(torch.bincount(users, minlength=self.sizes.users).cumsum(0), (1, 0))
+            self._thinned = bipartite_adjacency(indptr, items, self.sizes.items).to(self.kept.device)
+        return self._thinned
+
+    def _layers(self) -> list[Tensor]:
+        A = self.thinned() if self.training and self.config.drop > 0 else self.adjacency
+        return layers(A, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[list-item]
+
+    def nodes(self) -> tuple[Tensor, Tensor]:
+        mean, alike = torch.stack(self._layers()).mean(0), self.items
+        for _ in range(self.config.item_layers):
+            alike = self.graph(alike)
+        users = self.sizes.users
+        return mean[:users], mean[users:] + (alike if self.config.item_layers else 0.0)  # type: ignore[operator]
+
+    def regulariser(self, batch: Pairs) -> Tensor | float:
+        """BPR of the user against projected content, over pairs of which both items have that kind."""
+        if not self.config.aux:
+            return 0.0
+        u, negatives = self.user(batch.users), batch.negatives[..., 0]
+        total = u.new_zeros(())
+        for place in range(len(self.content.names)):
+            positive, negative = ((u * self.content(place, items)).sum(1) for items in (batch.items, negatives))
+            total = total + mean_where(F.softplus(negative - positive), self.content.has(place, batch.items) & self.content.has(place, negatives))
+        return self.config.aux * total
+
+    def prepare(self) -> None:
+        super().prepare()
+        passes = self._layers()
+        self._folding = folding(passes[:-1] or passes, self.sizes.users, self.degrees, self.config.layers + 1)
+
+    def fold_in(self, histories: Sets) -> Tensor:
+        return fold(self._folding, histories)
+
+    @classmethod
+    def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
+        content = sum(sizes.vectors.values()) * sizes.items * 4 * (6 if config.features == "trained" else 2)
+        return super().memory(config, sizes, events) + content + 4096 * sizes.items + 48 * len(config.vectors) * config.neighbours * sizes.items
