@@ -14,6 +14,7 @@ import yaml
 
 from vitrail.data.log import Log
 from vitrail.data.schema import FORMAT, DatasetInfo, FileRecord
+from vitrail.data.tables import Rows
 from vitrail.data.vocabulary import Vocabulary, mix
 from vitrail.errors import ArtifactError, DataError, ResourceError, SettingError
 from vitrail.files import atomic_folder, fingerprint, sha256
@@ -202,7 +203,7 @@ def complete(table: pl.DataFrame | None, role: str, seen: pl.Series) -> tuple[pl
 def write_dataset(
     path: str | Path,
     info: DatasetInfo,
-    interactions: pl.DataFrame,
+    interactions: pl.DataFrame | Rows,
     items: pl.DataFrame | None = None,
     users: pl.DataFrame | None = None,
     rejects: pl.DataFrame | None = None,
@@ -211,26 +212,26 @@ def write_dataset(
     extra: dict[str, bytes] | None = None,
 ) -> Dataset:
     """Write a data-set folder atomically and open it. `items` and `users` are completed with the ids of `interactions`
-    and put in code order; checksums and counts are filled in; `extra` maps relative names to further files' bytes.
+    and put in code order (`Rows` are written as they are made); checksums and counts are filled in; `extra` maps relative names to further files' bytes.
 
     Raises DataError where `path` is taken, ResourceError where the disk is full.
     """
-    item_table, _ = complete(items, "item", interactions["item"])
-    user_table, _ = complete(users, "user", interactions["user"])
+    rows = interactions if isinstance(interactions, Rows) else Rows.of(interactions)
+    item_table, _ = complete(items, "item", rows.seen["item"])
+    user_table, _ = complete(users, "user", rows.seen["user"])
     if rejects is None:
         rejects = pl.DataFrame(schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String})
-    tables = {"interactions": interactions, "items": item_table, "users": user_table, "rejects": rejects}
     with atomic_folder(path, overwrite=overwrite) as folder:
         files = {}
-        for name, table in tables.items():
+        for name, table in {"interactions": rows, "items": item_table, "users": user_table, "rejects": rejects}.items():
             file = folder / f"{name}.parquet"
-            table.write_parquet(file)
+            table.write(file) if isinstance(table, Rows) else table.write_parquet(file)
             files[file.name] = FileRecord(sha256=sha256(file), rows=table.height)
         for relative, content in (extra or {}).items():
             target = folder / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        counts = {"users": user_table.height, "items": item_table.height, "events": interactions.height} | {"rejected": rejects.height} | info.counts
+        counts = {"users": user_table.height, "items": item_table.height, "events": rows.height} | {"rejected": rejects.height} | info.counts
         record = info.model_copy(update={"files": files, "counts": counts})
         text = yaml.safe_dump(record.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
         (folder / "dataset.yaml").write_text(text, encoding="utf-8")
