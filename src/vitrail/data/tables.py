@@ -41,10 +41,21 @@ class Rows:
             (pl.concat(frames).rechunk() if frames else pl.DataFrame(schema=self.schema)).write_parquet(path)
             return
 
-        def pieces(with_columns: object, predicate: object, n_rows: object, batch_size: object) -> Iterator[pl.DataFrame]:
-            yield from resized(self.chunks(), groups(self.height))
+        raised: list[Exception] = []
 
-        register_io_source(pieces, schema=self.schema).sink_parquet(path)
+        def pieces(with_columns: object, predicate: object, n_rows: object, batch_size: object) -> Iterator[pl.DataFrame]:
+            try:
+                yield from resized(self.chunks(), groups(self.height))
+            except Exception as error:  # polars would make an error of its own of it
+                raised.append(error)
+                raise
+
+        try:
+            register_io_source(pieces, schema=self.schema).sink_parquet(path)
+        except pl.exceptions.PolarsError:
+            if raised:
+                raise raised[0] from None
+            raise
 
 
 def groups(rows: int) -> list[int]:
