@@ -14,6 +14,13 @@ from vitrail.data.batches import Sequences, Sets
 Int64 = npt.NDArray[np.int64]
 
 
+def indptr_of(lengths: npt.NDArray[np.integer]) -> Int64:
+    """(U,) events of each user -> (U + 1,) where they start and end."""
+    indptr = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    return indptr
+
+
 @dataclass(frozen=True)
 class Log:
     """Events grouped by user, oldest first. E events, U users, N items."""
@@ -28,8 +35,8 @@ class Log:
     """(E,) microseconds since 1970, where there is a clock"""
     weights: npt.NDArray[np.float32] | None = None
     """(E,)"""
-    rows: Int64 | None = None
-    """(E,) row of interactions.parquet each event came from"""
+    rows: npt.NDArray[np.integer] | None = None
+    """(E,) row of interactions.parquet each event came from; int32 where that is enough"""
 
     @property
     def n_users(self) -> int:
