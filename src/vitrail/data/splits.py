@@ -245,19 +245,20 @@ def make_split(dataset: Dataset, settings: SplitSettings, protocol: Asked) -> Sp
         raise DataError(f'The split "{settings.text}" of data set "{info.name}" leaves no event to train on: make the shares smaller or the dates later.')
     fitted = [TRAIN, VALID] if protocol.fit_on == "train+valid" else [TRAIN]
     train = log.where(np.isin(labels, fitted))
+    remembered = [TRAIN] if protocol.history_at_test == "train" else [TRAIN, VALID]
+    known = train if remembered == fitted else log.where(np.isin(labels, remembered))
     rolling = bool(getattr(settings, "rolling", False))
-    test = build_part("test", log, labels, protocol, train, drawn.test_items, rolling=rolling)
-    valid = build_part("valid", log, labels, protocol, train, drawn.valid_items, rolling=rolling) if protocol.fit_on == "train" else None
+    test = build_part("test", log, labels, protocol, train, drawn.test_items, rolling=rolling, past=known)
+    valid = build_part("valid", log, labels, protocol, train, drawn.valid_items, rolling=rolling, past=train) if protocol.fit_on == "train" else None
     if asks and not len(test):
         raise DataError(_no_query(settings, info, test.left_out, events=int((labels == TEST).sum())))
-    remembered = [TRAIN] if protocol.history_at_test == "train" else [TRAIN, VALID]
     split = Split(
         name=settings.name,
         settings={**settings.model_dump(mode="json"), **drawn.facts},
         train=train,
         valid=valid if valid is not None and len(valid) else None,
         test=test if asks else None,
-        known=log.where(np.isin(labels, remembered)),
+        known=known,
         cold_items=train.item_counts == 0,
     )
     return Split(**{**vars(split), "leaks": check_leaks(split)})

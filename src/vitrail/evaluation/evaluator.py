@@ -88,7 +88,6 @@ def rank_part(
     size = batch or max(1, BLOCK_BYTES // (4 * max(n_items, 1)))
     codes = np.full((len(part), k), -1, dtype=np.int64)
     values = np.full((len(part), k), -np.inf, dtype=np.float32)
-    mask_indptr, mask_items = torch.from_numpy(np.array(part.mask_indptr)), torch.from_numpy(np.array(part.mask_items, dtype=np.int64))
     banned = None if part.candidates is None else torch.from_numpy(~part.candidates)
     start = 0
     while start < len(part):
@@ -102,7 +101,9 @@ def rank_part(
                 banned = banned.to(scores.device)
                 scores = scores.masked_fill(banned, ranking.REMOVED)
             scores = scores.float().contiguous()
-            masked = ranking.mask_(scores, mask_indptr[start : stop + 1], mask_items)
+            bounds = part.mask_indptr[start : stop + 1]
+            hidden = torch.from_numpy(part.mask_items[bounds[0] : bounds[-1]].astype(np.int64))
+            masked = ranking.mask_(scores, torch.from_numpy(bounds - bounds[0]), hidden)
             try:
                 ranking.refuse_nan(masked[1])  # those that are not masked are seen by top_k
                 best, worth = ranking.top_k(scores, k, tie_ranks)
@@ -222,7 +223,8 @@ def _measure_lists(
     if metric.name == "novelty":
         return M.novelty(codes, train_counts)
     if metric.name == "popularity_lift":
-        return M.popularity_lift(codes, train_counts, part.histories.indptr.numpy(), part.histories.items.numpy())
+        means = [M.mean_counts(train_counts, some.indptr.numpy(), some.items.numpy()) for _, some in part.history_blocks()]
+        return M.lift_over(codes, train_counts, np.concatenate(means))
     if metric.name == "intra_list_diversity" and vectors is not None:
         return M.intra_list_diversity(codes, vectors)
     return M.coverage(codes, n_candidates) if metric.name == "coverage" else M.gini(codes, n_candidates)
