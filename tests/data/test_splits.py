@@ -417,7 +417,7 @@ class TestRefusals:
 
     def test_rolling_that_cannot_fit_is_refused_before_it_is_built(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data = build(tmp_path / "d", SHOP)
-        monkeypatch.setattr(os, "sysconf", lambda name: 1)
+        monkeypatch.setattr("vitrail.data.splits_queries.free_memory", lambda: 1)
         with pytest.raises(ResourceError, match="rolling=false"):
             split(data, CUTS + ",rolling=true")
 

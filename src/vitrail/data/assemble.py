@@ -15,7 +15,7 @@ from vitrail.data.clean import CANONICAL, FILE, LINE, Ledger, clean_events, clea
 from vitrail.data.conditions import compile_condition
 from vitrail.data.ingest import ColumnGuess, FileGuess, Guess, IngestReport, IngestSettings
 from vitrail.data.kcore import kcore
-from vitrail.data.readers import RawTable, read_table
+from vitrail.data.readers import RawTable, is_parquet, read_table
 from vitrail.data.readers_folder import Source, Sources
 from vitrail.data.roles import FLAGS, RoleGuess, examples, guess_roles
 from vitrail.data.schema import DatasetInfo, Kind, Order
@@ -23,9 +23,14 @@ from vitrail.data.tables import Rows
 from vitrail.data.times import PLAUSIBLE
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.errors import DataError, did_you_mean
+from vitrail.resources import afford_disk, afford_memory, free_memory
 
 SAMPLE = 2000
 """Rows that decide the roles."""
+TIMES_TEXT = 6
+"""Memory over the size of a text file."""
+PACKED = 4
+"""Size of a compressed text file's content over its own."""
 OPTIONAL = ("timestamp", "position", "event", "value", "part")
 
 
@@ -258,11 +263,13 @@ def guess(sources: Sources, told: IngestSettings, head: int) -> Guess:
 
 def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -> IngestReport:
     """What `ingest` does."""
+    afford_disk(sources.bytes() / 3, out, "Writing the data set")
     if stream.worth(sources, told):
         try:
             return _in_chunks(sources, told, out, overwrite)
         except stream.NotStreamed as reason:
             sources.notes.append(f"the events were read as a whole, in memory: {reason}")
+    afford_memory(whole_memory(sources), free_memory(), "Reading the files of events", "write them as Parquet, which is read in chunks", quiet=False)
     ledger = Ledger()
     events = join(look(sources, told, None), told, ledger)
     type_context(events, told, ledger)
@@ -275,9 +282,24 @@ def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -
     return _finish(sources, told, out, ledger, events, rows, context, removed, overwrite)
 
 
+def whole_memory(sources: Sources) -> float:
+    """Bytes that reading all rows at once takes, about: by rows and columns where a file tells them, else by its size."""
+    need = 0.0
+    for source in sources.events:
+        size = source.path.stat().st_size
+        if is_parquet(source.path):
+            rows, columns = stream.extent(source.path)
+            need += 48 * rows * columns
+        else:
+            need += size * TIMES_TEXT * (PACKED if source.path.suffix.lower() in (".gz", ".bz2", ".zst") else 1)
+    return need
+
+
 def _in_chunks(sources: Sources, told: IngestSettings, out: Path, overwrite: bool) -> IngestReport:
     """The same for large Parquet files, in chunks. Raises NotStreamed where they need the way through memory."""
     stream.refuse(sources, told)
+    need = stream.memory(sources)
+    afford_memory(need, free_memory(), "Reading the files of events", "close other programs, or ingest on a larger machine", quiet=False)
     ledger, looked, files, units, notes = Ledger(), [], [], {}, []
     for source in sources.events:
         file = stream.survey(source)

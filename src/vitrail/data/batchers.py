@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitrail.data.batches import Batch, Pairs, Sequences, Sets
-from vitrail.data.log import Log, blocks
+from vitrail.data.log import Log, blocks, distinct
 
 Int64 = npt.NDArray[np.int64]
 
@@ -40,7 +40,7 @@ def pair_keys(log: Log) -> Int64:
     keys, end = np.empty(len(log), dtype=np.int64), 0
     for a, b in blocks(log.indptr):
         start, stop = int(log.indptr[a]), int(log.indptr[b])
-        own = np.unique(np.repeat(np.arange(a, b), log.lengths[a:b]) * log.n_items + log.items[start:stop])
+        own = distinct(np.repeat(np.arange(a, b), log.lengths[a:b]) * log.n_items + log.items[start:stop])
         keys[end : end + len(own)] = own
         end += len(own)
     return keys[:end]

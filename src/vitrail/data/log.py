@@ -22,6 +22,12 @@ def indptr_of(lengths: npt.NDArray[np.integer]) -> Int64:
     return indptr
 
 
+def distinct(keys: Int64) -> Int64:
+    """The distinct `keys`, sorted: by sorting, which numpy's unique no longer does and which is far faster on millions of large numbers."""
+    keys = np.sort(keys)
+    return keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+
+
 def blocks(indptr: npt.NDArray[np.integer], events: int = 1 << 22) -> Iterator[tuple[int, int]]:
     """[start, stop) of rows with about so many `events` together, one row at least: what is done for them at once takes little memory."""
     start, last = 0, len(indptr) - 1

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vitrail.config import Settings, Share, parse_assignments, read_yaml
 from vitrail.errors import DataError, SettingError, unknown
+from vitrail.resources import afford_memory, free_memory
 
 if TYPE_CHECKING:
     from vitrail.data.dataset import Dataset
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["ALIASES", "SPLITS", "SplitSettings", "check_leaks", "default_split", "make_split", "parse_split"]
 
 Ties = Literal["seeded", "file"]
+BYTES_AN_EVENT = 48
+"""Memory of a split and of what it is made from, measured."""
 Held = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -233,6 +236,8 @@ def make_split(dataset: Dataset, settings: SplitSettings, protocol: Asked) -> Sp
 
     info = dataset.info
     _refuse(settings, info)
+    need = BYTES_AN_EVENT * info.counts.get("events", 0)
+    afford_memory(need, free_memory(), f'Splitting data set "{info.name}"', "use a smaller catalogue (k-core at ingest)")
     log = dataset.log(ties=settings.log_ties, seed=settings.seed)
     asks = settings.name != "none"
     if asks and (found := int((log.lengths > 0).sum())) < 2:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vitrail.data.log import Log, blocks, indptr_of
+from vitrail.data.log import Log, blocks, distinct, indptr_of
 from vitrail.data.split import Part, Split, histories_of
-from vitrail.errors import ResourceError
+from vitrail.resources import afford_memory, free_memory
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -104,14 +103,14 @@ def _asked_of(log: Log, own: Bool, known: Int64, masked: Bool, a: int, b: int) -
     concerned[users - a] = True
     near = hidden[concerned[whose - a]]
     seen = whose[concerned[whose - a]] * log.n_items + log.items[near]
-    fresh = asked & ~_contains(np.unique(seen[_contains(targets, seen)]), targets)
+    fresh = asked & ~_contains(distinct(seen[_contains(targets, seen)]), targets)
     keep, counts = np.unique(users[fresh], return_counts=True)
     wanted = np.zeros(b - a, dtype=bool)
     wanted[keep - a] = True
     own_mask = wanted[whose - a]
     lengths = np.bincount(whose[own_mask] - a, minlength=b - a)[keep - a]
     piece = [keep, counts, targets[fresh] % log.n_items, mine[first[fresh]], lengths, np.asarray(log.items[hidden[own_mask]])]
-    return piece, len(np.unique(users[~asked])), len(np.unique(users[asked])) - len(keep)
+    return piece, len(distinct(users[~asked])), len(distinct(users[asked])) - len(keep)
 
 
 def _rolling(name: str, log: Log, own: Bool, mask: bool) -> Part:
@@ -143,16 +142,8 @@ def _rolling(name: str, log: Log, own: Bool, mask: bool) -> Part:
 
 def _afford(entries: int, arrays: int, name: str) -> None:
     """Raises ResourceError where the histories of rolling queries cannot fit into memory."""
-    need = entries * 8 * arrays
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return
-    if need > free:
-        raise ResourceError(
-            f"The rolling queries of the {name} part hold {entries:,} history events, about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: "
-            "use rolling=false or a smaller share."
-        )
+    what = f"The {name} part, with {entries:,} history events of rolling queries,"
+    afford_memory(entries * 8 * arrays, free_memory(), what, "use rolling=false or a smaller share")
 
 
 def _contains(sorted_keys: Int64, keys: Int64) -> Bool:
@@ -230,7 +221,7 @@ def _of_queries(part: Part, n_items: int) -> list[str]:
 def _shared(targets: Int64, indptr: Int64, items: npt.NDArray[np.integer], n_items: int) -> int:
     """How many of the sorted keys `targets` are among the items of their query."""
     keys = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)) * n_items + items
-    return len(np.unique(keys[_contains(targets, keys)]))
+    return len(distinct(keys[_contains(targets, keys)]))
 
 
 def _percent(share: float) -> str:

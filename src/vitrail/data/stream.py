@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from vitrail.data.readers_folder import Source, Sources
 from vitrail.data.roles import RoleGuess, examples
 from vitrail.data.tables import Rows, scan_chunks
 from vitrail.data.times import LIMITS, PER_SECOND
-from vitrail.errors import DataError, VitrailError
+from vitrail.errors import DataError
 
 FROM = 2_000_000
 """Rows from which Parquet files are read in chunks."""
@@ -39,16 +40,27 @@ class NotStreamed(Exception):
     """Why a source is read as a whole."""
 
 
-def worth(sources: Sources, told: IngestSettings) -> bool:
-    """Whether the events are Parquet files of so many rows that they are read in chunks."""
+def extent(path: Path) -> tuple[int, int]:
+    """(rows, columns) of a Parquet file, from its last bytes; nothing where it is none: what is wrong with it is said where it is read."""
     import pyarrow.parquet as pq
 
-    if told.format not in (None, "parquet"):
-        return False
     try:
-        return all(is_parquet(s.path) for s in sources.events) and sum(pq.ParquetFile(s.path).metadata.num_rows for s in sources.events) >= FROM
-    except (OSError, ValueError, VitrailError):  # what is wrong with the file is said where it is read
+        with pq.ParquetFile(path) as file:
+            return file.metadata.num_rows, file.metadata.num_columns
+    except (OSError, ValueError):
+        return 0, 0
+
+
+def worth(sources: Sources, told: IngestSettings) -> bool:
+    """Whether the events are Parquet files of so many rows that they are read in chunks."""
+    if told.format not in (None, "parquet") or not all(source.path.is_file() and is_parquet(source.path) for source in sources.events):
         return False
+    return sum(extent(source.path)[0] for source in sources.events) >= FROM
+
+
+def memory(sources: Sources) -> int:
+    """Bytes that reading in chunks takes at its peak, about: a hash of every row, sorted, and a few chunks."""
+    return 24 * sum(extent(source.path)[0] for source in sources.events) + 600 * CHUNK
 
 
 @dataclass
@@ -225,7 +237,7 @@ class Stream:
         whole = np.concatenate(hashes)
         hashes.clear()
         ordered = np.sort(whole)
-        twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
         del ordered
         if not len(twice):
             return

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitrail.config import Settings
 from vitrail.data.batches import Sets
-from vitrail.data.log import Log
+from vitrail.data.log import Log, distinct
 from vitrail.data.split import Part
 from vitrail.errors import DataError, VitrailError
 from vitrail.evaluation import metrics as M
@@ -24,6 +24,7 @@ from vitrail.evaluation import ranking
 from vitrail.evaluation.intervals import bootstrap_ci
 from vitrail.evaluation.protocol import Protocol
 from vitrail.evaluation.slices import Slice, default_slices
+from vitrail.resources import afford_memory, free_memory
 
 Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -163,6 +164,8 @@ def evaluate_part(
     started = time.perf_counter()
     n_items = len(item_hashes)
     width = max((metric.k for metric in wanted), default=1)
+    need = 4 * BLOCK_BYTES + len(part) * (40 * width + 16 * len(wanted))
+    afford_memory(need, free_memory(), f"Measuring the {part.name} part", "ask for metrics of shorter lists, or use a smaller share")
     codes, _ = rank_part(part, score, k=min(width, n_items), tie_ranks=ranking.tie_ranks(item_hashes, tie_seed), batch=batch, progress=progress)
     codes = np.pad(codes, ((0, 0), (0, width - codes.shape[1])), constant_values=-1)
     hits = hits_of(codes, part.target_indptr, part.target_items, n_items)
@@ -205,7 +208,7 @@ def _warnings(part: Part) -> list[str]:
 def clusters_of(users: Int) -> Int | None:
     """User of each query where a user asks several, else none; an unknown user (-1) is a user of its own each time."""
     own = np.where(users >= 0, users, -1 - np.arange(len(users)))
-    return own if len(np.unique(own)) < len(own) else None
+    return own if len(distinct(own)) < len(own) else None
 
 
 def _measure(metric: M.Metric, hits: Bool, targets: Int, protocol: Protocol) -> npt.NDArray[np.float64]:
