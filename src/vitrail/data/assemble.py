@@ -306,6 +306,8 @@ def _in_chunks(sources: Sources, told: IngestSettings, out: Path, overwrite: boo
         raw = RawTable(source.path, "parquet", file.head(SAMPLE), np.arange(1, min(SAMPLE, file.rows) + 1), {}, str)
         looked.append(_roles(source, raw, told, len(sources.events) > 1))
         file.roles = looked[-1].roles
+        if "part" in file.roles:
+            raise stream.NotStreamed("its rows come split")
         file.unit = stream.time_unit(file, told.time_unit)
         if "timestamp" in file.roles:
             units["timestamp"] = "date" if file.schema[file.roles["timestamp"].column].is_temporal() else str(file.unit)
