@@ -53,7 +53,7 @@ def test_memory_is_refused_in_one_sentence_and_printed_from_a_gibibyte_on(capsys
 
 def test_disk_is_that_of_the_nearest_folder_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     afford_disk(1, tmp_path / "not" / "there", "It")
-    with pytest.raises(ResourceError, match="It needs about .* of disk at .*nothing was written"):
+    with pytest.raises(ResourceError, match=r"It needs about .* of disk at .*nothing was written"):
         afford_disk(2**80, tmp_path / "not" / "there", "It")
 
     def refuse(path: Path) -> None:

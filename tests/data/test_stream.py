@@ -42,14 +42,14 @@ def dirty() -> pl.DataFrame:
     return pl.concat([table, table[10:20], table[400:405], table[10:12]])
 
 
-def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *tables: pl.DataFrame, **told: object) -> tuple[IngestReport, IngestReport]:
+def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *tables: pl.DataFrame, chunk: int = 250, **told: object) -> tuple[IngestReport, IngestReport]:
     """The data set by each way."""
     files = []
     for number, table in enumerate(tables):
         files.append(tmp_path / f"events{number}.parquet")
         table.write_parquet(files[-1], row_group_size=100)
     (tmp_path / "items.csv").write_text("item,price\n" + "".join(f"{k},{k}.5\n" for k in range(5, 70)))
-    monkeypatch.setattr(stream, "CHUNK", 128)
+    monkeypatch.setattr(stream, "CHUNK", chunk)
     made = []
     for least in (1, 10**9):
         monkeypatch.setattr(stream, "FROM", least)
@@ -95,12 +95,13 @@ def test_context_columns_and_several_files(tmp_path: Path, monkeypatch: pytest.M
     rng = np.random.default_rng(1)
     context = {
         "price": rng.random(N), "count": rng.integers(0, 9, N), "shown": rng.random(N) < 0.5, "device": rng.choice(["phone", "", "desk"], N),
-        "tags": rng.choice(["a|b", "b|c|d", "a"], N), "value_column": rng.integers(0, 2, N), "day": [datetime(2020, 1, 1 + k % 9, tzinfo=UTC) for k in range(N)],
+        "tags": rng.choice(["a|b", "b|c|d", "a"], N), "value_column": rng.integers(0, 2, N),
+        "day": [datetime(2020, 1, 1 + k % 9, tzinfo=UTC) for k in range(N)],
     }  # fmt: skip
     one, two = (dirty()[:N].with_columns(**{name: pl.Series(name, values) for name, values in context.items()}) for _ in range(2))
     monkeypatch.setattr(stream, "SAMPLE", 100)
     monkeypatch.setattr("vitrail.data.kinds.SAMPLE", 100)
-    chunked, whole = both(tmp_path, monkeypatch, one, two[::-1])
+    chunked, whole = both(tmp_path, monkeypatch, one, two[::-1], chunk=400)
     assert not unread(chunked) and chunked.repaired["exact duplicate rows"] > 500
     same(chunked, whole)
     assert chunked.dataset.info.columns["interactions"]["tags"] == "categories" and chunked.dataset.info.columns["interactions"]["shown"] == "flag"

@@ -33,19 +33,22 @@ def test_resized_keeps_rows_and_order() -> None:
     assert [piece.height for piece in pieces] == [40, 25, 35] and pl.concat(pieces).equals(frame) and all(piece.n_chunks() == 1 for piece in pieces)
 
 
-@pytest.mark.parametrize("rows", [0, 50, 400])
-def test_the_file_does_not_depend_on_how_the_rows_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(tables, "GROUP", 100)
+@pytest.mark.parametrize("rows", [0, 50, 3 * GROUP + 5])
+def test_the_file_does_not_depend_on_how_the_rows_came(tmp_path: Path, rows: int) -> None:
     frame = table(rows)
-    made = [Rows.of(frame), *(chunked(frame, step) for step in (13, 100, 399))]
-    for number, one in enumerate(made):
+    for number, one in enumerate([Rows.of(frame), *(chunked(frame, step) for step in (GROUP, 300_001))]):
         one.write(tmp_path / f"{number}.parquet")
-    assert len({(tmp_path / f"{number}.parquet").read_bytes() for number in range(len(made))}) == 1
+    assert len({(tmp_path / f"{number}.parquet").read_bytes() for number in range(3)}) == 1
     assert pl.read_parquet(tmp_path / "0.parquet").equals(frame)
-    if rows == 400:
-        assert pq.ParquetFile(tmp_path / "3.parquet").metadata.num_row_groups == 4
-        assert stretches(tmp_path / "0.parquet", 150) == [(0, 200), (200, 200)]
-        assert pl.concat([chunk for _, chunk in scan_chunks(tmp_path / "0.parquet", ["item"], 150)]).equals(frame.select("item"))
+    assert pq.ParquetFile(tmp_path / "2.parquet").metadata.num_row_groups == (len(groups(rows)) if rows else 0)
+
+
+def test_stretches_are_whole_row_groups(tmp_path: Path) -> None:
+    frame = table(450)
+    frame.write_parquet(tmp_path / "a.parquet", row_group_size=100)
+    parts = stretches(tmp_path / "a.parquet", 150)
+    assert sum(rows for _, rows in parts) == 450 and all(rows >= 150 for _, rows in parts[:-1]) and parts[0][0] == 0
+    assert pl.concat([chunk for _, chunk in scan_chunks(tmp_path / "a.parquet", ["item"], 150)]).equals(frame.select("item"))
 
 
 def test_an_error_while_rows_are_made_comes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ CHUNK = 1 << 20
 DAYS = 19_000_000, 21_000_000
 """Whole numbers between these may be days (20140723)."""
 PENDING = 1 << 22
+"""Ids that are held before repeated ones go."""
+HEAD = 1000
+"""Values that examples are taken from."""
 
 
 class NotStreamed(Exception):
@@ -92,9 +96,12 @@ class File:
         numbers = {guess.column for role, guess in self.roles.items() if role in ("timestamp", "value", "position") and self._plain(guess.column)}
         read = frame.with_columns(as_read(frame[name], self.whole.get(name)) for name in frame.columns if name not in numbers)
 
+        @cache  # most chunks have no row that must be shown
+        def shown() -> pl.DataFrame:
+            return self.text(frame)
+
         def text(line: int) -> str:
-            at = int(np.searchsorted(lines, line))
-            return orjson.dumps(self.text(frame[at : at + 1]).row(0, named=True), default=str).decode()
+            return orjson.dumps(shown().row(int(np.searchsorted(lines, line)), named=True), default=str).decode()
 
         return RawTable(self.source.path, "parquet", read, lines, {}, text)
 
@@ -283,22 +290,31 @@ class Stream:
 
     def guess_context(self) -> None:
         """The kinds of the context columns, by the rows that the way through memory looks at. Raises NotStreamed where cells would be lost."""
-        for name in self.context:
-            known = sum(cleaned(frame[name]).drop_nulls().len() for frame in self.raw_rows([name]))
-            step, at, sample, first = max(1, known // SAMPLE), 0, [], []
-            for frame in self.raw_rows([name]):
-                values = frame[name].filter(cleaned(frame[name]).is_not_null())
-                sample.append(values.gather(np.arange(-at % step, len(values), step)))
-                at += len(values)
-                if sum(map(len, first)) < 1000:
-                    first.append(values.head(1000))
-            some = pl.concat(sample) if sample else pl.Series(name, [], dtype=pl.String)
+        names = self.context
+        if not names:
+            return
+        known = dict.fromkeys(names, 0)
+        for frame in self.raw_rows(names):
+            for name in names:
+                known[name] += cleaned(frame[name]).drop_nulls().len()
+        at = dict.fromkeys(names, 0)
+        sample: dict[str, list[pl.Series]] = {name: [] for name in names}
+        first: dict[str, list[pl.Series]] = {name: [] for name in names}
+        for frame in self.raw_rows(names):
+            for name in names:
+                values, step = frame[name].filter(cleaned(frame[name]).is_not_null()), max(1, known[name] // SAMPLE)
+                sample[name].append(values.gather(np.arange(-at[name] % step, len(values), step)))
+                if at[name] < HEAD:
+                    first[name].append(values.head(HEAD - at[name]))
+                at[name] += len(values)
+        for name in names:
+            some = pl.concat(sample[name])
             guess = guess_kind(some)
             told = self.told.columns.get(name, guess.kind)
             if told != guess.kind or (guess.kind == "categories" and guess.separator is None) or (guess.kind == "date" and not some.dtype.is_temporal()):
                 raise NotStreamed(f"its column {name} is read as {told}")
             self.kinds[name] = guess
-            self.examples[name] = examples(convert(pl.concat(first) if first else some, guess)[0])
+            self.examples[name] = examples(convert(pl.concat(first[name]), guess)[0])
 
     def rows(self) -> Rows:
         """What is written. Making it raises NotStreamed where a cell does not read as its column, DataError where no row is what is said to count."""
