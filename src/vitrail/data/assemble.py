@@ -27,7 +27,7 @@ from vitrail.resources import afford_disk, afford_memory, free_memory
 
 SAMPLE = 2000
 """Rows that decide the roles."""
-TIMES_TEXT = 6
+TIMES_TEXT = 8
 """Memory over the size of a text file."""
 PACKED = 4
 """Size of a compressed text file's content over its own."""

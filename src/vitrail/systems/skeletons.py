@@ -195,7 +195,7 @@ class TwoTower(Factors):
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         parameters = 4 * (sizes.users + sizes.items) * config.dim
         vectors = 0 if config.shared_negatives or config.loss == "full_softmax" else 12 * config.batch * config.negatives * config.dim
-        return 5 * parameters + vectors + 40 * events
+        return 5 * parameters + vectors + 32 * events
 
 
 class Graph(TwoTower):
@@ -220,6 +220,12 @@ class Graph(TwoTower):
 
     def tables(self) -> tuple[Tensor, Tensor]:
         return self.nodes()
+
+    @classmethod
+    def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
+        layer = 4 * (sizes.users + sizes.items) * config.dim
+        # each layer and its gradient, their stack and mean; the adjacency while it is made
+        return super().memory(config, sizes, events) + layer * (3 * getattr(config, "layers", 2) + 3) + 120 * events
 
 
 def zero_absent(users: nn.Parameter, indptr: Tensor) -> None:
