@@ -194,7 +194,8 @@ class TwoTower(Factors):
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         parameters = 4 * (sizes.users + sizes.items) * config.dim
-        vectors = 0 if config.shared_negatives or config.loss == "full_softmax" else 12 * config.batch * config.negatives * config.dim
+        own = 0 if config.shared_negatives or config.loss == "full_softmax" else config.negatives
+        vectors = 32 * config.batch * config.dim * (2 + own)  # gathered, in the loss, in the regulariser, and their gradients
         return 5 * parameters + vectors + 32 * events
 
 
