@@ -35,6 +35,10 @@ def history_matrix(histories: Sets, n_items: int, binary: bool) -> sparse.csr_ar
     return H
 
 
+LIBRARIES = 128 * 2**20
+"""What the libraries of training take once, in bytes."""
+
+
 class Table(System):
     """Learns item-item weights, or one score per item, in closed form; a history is a user."""
 
@@ -195,8 +199,8 @@ class TwoTower(Factors):
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         parameters = 4 * (sizes.users + sizes.items) * config.dim
         own = 0 if config.shared_negatives or config.loss == "full_softmax" else config.negatives
-        vectors = 32 * config.batch * config.dim * (2 + own)  # gathered, in the loss, in the regulariser, and their gradients
-        return 5 * parameters + vectors + 32 * events
+        vectors = 16 * config.batch * config.dim * (2 + own)  # gathered, in the loss, in the regulariser, and their gradients
+        return 5 * parameters + vectors + 32 * events + LIBRARIES
 
 
 class Graph(TwoTower):
