@@ -63,7 +63,8 @@ class Arranger:
 
     def _deal(self) -> list[list[Arrays]]:
         """Bucket -> its events, in the order of the file, in pieces."""
-        file, dealt = self.path / "interactions.parquet", []
+        file = self.path / "interactions.parquet"
+        dealt: list[list[Arrays]] = []
         try:
             every = pl.scan_parquet(file).collect_schema().names()
             keep = compile_condition(self.info.positive, every) if self.info.positive else None

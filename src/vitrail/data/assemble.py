@@ -300,7 +300,9 @@ def _in_chunks(sources: Sources, told: IngestSettings, out: Path, overwrite: boo
     stream.refuse(sources, told)
     need = stream.memory(sources)
     afford_memory(need, free_memory(), "Reading the files of events", "close other programs, or ingest on a larger machine", quiet=False)
-    ledger, looked, files, units, notes = Ledger(), [], [], {}, []
+    ledger, looked, files = Ledger(), [], []
+    units: dict[str, str] = {}
+    notes: list[str] = []
     for source in sources.events:
         file = stream.survey(source)
         raw = RawTable(source.path, "parquet", file.head(SAMPLE), np.arange(1, min(SAMPLE, file.rows) + 1), {}, str)

@@ -197,7 +197,8 @@ def write_dataset(
         rejects = pl.DataFrame(schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String})
     with atomic_folder(path, overwrite=overwrite) as folder:
         files = {}
-        for name, table in {"interactions": rows, "items": item_table, "users": user_table, "rejects": rejects}.items():
+        tables: dict[str, pl.DataFrame | Rows] = {"interactions": rows, "items": item_table, "users": user_table, "rejects": rejects}
+        for name, table in tables.items():
             file = folder / f"{name}.parquet"
             table.write(file) if isinstance(table, Rows) else table.write_parquet(file)
             files[file.name] = FileRecord(sha256=sha256(file), rows=table.height)

@@ -15,7 +15,7 @@ from vitrail.data.batches import Sequences, Sets
 Int64 = npt.NDArray[np.int64]
 
 
-def indptr_of(lengths: npt.NDArray[np.integer]) -> Int64:
+def indptr_of(lengths: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Int64:
     """(U,) events of each user -> (U + 1,) where they start and end."""
     indptr = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=indptr[1:])
@@ -95,7 +95,8 @@ class Log:
         found = np.zeros(self.n_users, dtype=np.int64)
         for a, b in blocks(self.indptr):
             start, stop = int(self.indptr[a]), int(self.indptr[b])
-            found[a:b] = np.diff(indptr_of(keep[start:stop])[self.indptr[a : b + 1] - start])
+            before = indptr_of(keep[start:stop])[self.indptr[a : b + 1] - start]
+            found[a:b] = before[1:] - before[:-1]
         return found
 
     def where(self, keep: npt.NDArray[np.bool_]) -> Log:

@@ -248,10 +248,11 @@ def make_split(dataset: Dataset, settings: SplitSettings, protocol: Asked) -> Sp
     labels = drawn.labels
     if not (labels == TRAIN).any():
         raise DataError(f'The split "{settings.text}" of data set "{info.name}" leaves no event to train on: make the shares smaller or the dates later.')
+    no_valid = not (labels == VALID).any()
     fitted = [TRAIN, VALID] if protocol.fit_on == "train+valid" else [TRAIN]
     train = log.where(np.isin(labels, fitted))
     remembered = [TRAIN] if protocol.history_at_test == "train" else [TRAIN, VALID]
-    known = train if remembered == fitted else log.where(np.isin(labels, remembered))
+    known = train if remembered == fitted or no_valid else log.where(np.isin(labels, remembered))
     rolling = bool(getattr(settings, "rolling", False))
     test = build_part("test", log, labels, protocol, train, drawn.test_items, rolling=rolling, past=known)
     valid = build_part("valid", log, labels, protocol, train, drawn.valid_items, rolling=rolling, past=train) if protocol.fit_on == "train" else None
