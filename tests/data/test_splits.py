@@ -510,3 +510,11 @@ def test_the_histories_of_a_large_part_are_gathered_when_asked(tmp_path: Path, m
     for name in ("mask_indptr", "mask_items", "target_indptr", "target_items", "target_rows", "target_times"):
         assert (getattr(lazy, name) == getattr(held, name)).all(), name
     assert lazy.left_out == held.left_out and [start for start, _ in lazy.history_blocks()] == list(range(len(held)))
+
+
+def test_a_split_that_cannot_fit_is_refused_before_a_row_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = build(tmp_path / "d", SHOP)
+    monkeypatch.setattr("vitrail.data.splits.free_memory", lambda: 1)
+    with pytest.raises(ResourceError, match=r'Splitting data set ".*" needs about .* of memory'):
+        split(data, CUTS)
+    assert "interactions" not in vars(data) and not (data.path / "cache").exists()
