@@ -267,3 +267,10 @@ def test_progress_tells_the_events_written(tmp_path: Path) -> None:
     simulate(tmp_path / "shop", settings=settings(users=2_100), progress=lambda events, state: told.append(events))
     assert len(told) == 3
     assert sum(told) == 4_000
+
+
+def test_a_disk_too_small_is_one_sentence_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    with pytest.raises(ResourceError, match=r"Simulating 100,000,000 events needs about 1\.\d GiB of disk .*nothing was written"):
+        simulate(tmp_path / "d", settings=SimulatorSettings(events=100_000_000, pictures=False))
+    assert not list(tmp_path.iterdir())

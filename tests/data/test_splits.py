@@ -13,7 +13,7 @@ import pytest
 
 from vitrail.data.dataset import Dataset, write_dataset
 from vitrail.data.schema import DatasetInfo
-from vitrail.data.split import Part, Split
+from vitrail.data.split import Histories, Part, Split
 from vitrail.data.splits import SPLITS, check_leaks, default_split, make_split, parse_split
 from vitrail.data.splits_labels import lattice_counts, mmrec_counts, ngcf_counts, ratio_counts, recbole_counts
 from vitrail.errors import DataError, ResourceError, SettingError
@@ -417,7 +417,7 @@ class TestRefusals:
 
     def test_rolling_that_cannot_fit_is_refused_before_it_is_built(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data = build(tmp_path / "d", SHOP)
-        monkeypatch.setattr(os, "sysconf", lambda name: 1)
+        monkeypatch.setattr("vitrail.data.splits_queries.free_memory", lambda: 1)
         with pytest.raises(ResourceError, match="rolling=false"):
             split(data, CUTS + ",rolling=true")
 
@@ -494,3 +494,27 @@ def ease(made: Split) -> tuple[float, float]:
     gains, targets = 1 / np.log2(np.arange(2, 12)), truth.sum(1)
     ideal = np.cumsum(gains)[np.minimum(targets, 10) - 1]
     return float((hits.sum(1) / targets).mean()), float((hits @ gains / ideal).mean())
+
+
+def test_the_histories_of_a_large_part_are_gathered_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = build(tmp_path / "d", SHOP)
+    held = split(data, CUTS).test
+    monkeypatch.setattr("vitrail.data.split.HELD", 0)
+    monkeypatch.setattr("vitrail.data.log.blocks.__defaults__", (1,))  # every user is a block
+    lazy = split(data, CUTS).test
+    assert isinstance(lazy.histories, Histories) and not isinstance(held.histories, Histories)
+    for name in ("users", "indptr", "items", "lengths"):
+        assert getattr(lazy.histories, name).equal(getattr(held.histories, name)), name
+    for start in range(len(held)):
+        assert lazy.histories.slice(start, len(held)).items.equal(held.histories.slice(start, len(held)).items)
+    for name in ("mask_indptr", "mask_items", "target_indptr", "target_items", "target_rows", "target_times"):
+        assert (getattr(lazy, name) == getattr(held, name)).all(), name
+    assert lazy.left_out == held.left_out and [start for start, _ in lazy.history_blocks()] == list(range(len(held)))
+
+
+def test_a_split_that_cannot_fit_is_refused_before_a_row_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = build(tmp_path / "d", SHOP)
+    monkeypatch.setattr("vitrail.data.splits.free_memory", lambda: 1)
+    with pytest.raises(ResourceError, match=r'Splitting data set ".*" needs about .* of memory'):
+        split(data, CUTS)
+    assert "interactions" not in vars(data) and not (data.path / "cache").exists()

@@ -9,7 +9,7 @@ from vitrail.data.batches import Sets
 from vitrail.data.log import Log
 from vitrail.data.split import Part
 from vitrail.data.vocabulary import hash_ids
-from vitrail.errors import DataError, SettingError, VitrailError
+from vitrail.errors import DataError, ResourceError, SettingError, VitrailError
 from vitrail.evaluation.evaluator import Evaluation, diversity_vectors, evaluate_part, hits_of, rank_part
 from vitrail.evaluation.protocol import PROTOCOLS
 from vitrail.evaluation.ranking import tie_ranks
@@ -195,3 +195,10 @@ def test_vectors_for_diversity_from_categories_or_from_the_log():
     assert (had @ had.T).round(6).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
     wide = diversity_vectors(Log(np.arange(501), np.arange(500, dtype=np.int32), 500), items, {})
     assert wide.shape == (500, 64) and np.abs(wide @ wide.T - np.eye(500)).mean() < 0.15
+
+
+def test_lists_that_cannot_fit_are_refused(world, monkeypatch):
+    part, scores = world[0], world[1]
+    monkeypatch.setattr("vitrail.evaluation.evaluator.free_memory", lambda: 1)
+    with pytest.raises(ResourceError, match=r"Measuring the test part needs about .* of memory"):
+        run(part, table(scores))

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
+from vitrail.data import stream
 from vitrail.data.attributes import Attributes, add_pictures, keep_ids, read_attributes, typed
 from vitrail.data.clean import CANONICAL, FILE, LINE, Ledger, clean_events, clean_ids, repeated
 from vitrail.data.conditions import compile_condition
 from vitrail.data.ingest import ColumnGuess, FileGuess, Guess, IngestReport, IngestSettings
 from vitrail.data.kcore import kcore
-from vitrail.data.readers import RawTable, read_table
+from vitrail.data.readers import RawTable, is_parquet, read_table
 from vitrail.data.readers_folder import Source, Sources
 from vitrail.data.roles import FLAGS, RoleGuess, examples, guess_roles
 from vitrail.data.schema import DatasetInfo, Kind, Order
+from vitrail.data.tables import Rows
 from vitrail.data.times import PLAUSIBLE
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.errors import DataError, did_you_mean
+from vitrail.resources import afford_disk, afford_memory, free_memory
 
 SAMPLE = 2000
 """Rows that decide the roles."""
+TIMES_TEXT = 8
+"""Memory over the size of a text file."""
+PACKED = 4
+"""Size of a compressed text file's content over its own."""
 OPTIONAL = ("timestamp", "position", "event", "value", "part")
 
 
@@ -55,6 +63,10 @@ def look(sources: Sources, told: IngestSettings, head: int | None) -> list[Looke
 
 def _look(source: Source, told: IngestSettings, *, several: bool, head: int | None) -> Looked:
     raw = read_table(source.path, format=told.format, separator=told.separator, header=told.header, encoding=told.encoding, head=head)
+    return _roles(source, raw, told, several)
+
+
+def _roles(source: Source, raw: RawTable, told: IngestSettings, several: bool) -> Looked:
     if raw.format == "lines":
         return Looked(source, raw, {role: RoleGuess(role, "place", examples(raw.frame[role])) for role in ("user", "item")})
     wanted: dict[str, str | None] = {role: getattr(told, role) for role in FLAGS}
@@ -190,19 +202,21 @@ def type_context(events: Events, told: IngestSettings, ledger: Ledger) -> None:
         events.frame = events.frame.with_columns(column)
 
 
-def read_tables(sources: Sources, files: list[Looked], seen: pl.DataFrame, told: IngestSettings, ledger: Ledger | None) -> tuple[Attributes, Attributes]:
-    """The tables of items and users. `seen`: user and item ids of the events."""
+def read_tables(
+    sources: Sources, files: list[Looked], seen: Mapping[str, pl.Series], told: IngestSettings, ledger: Ledger | None
+) -> tuple[Attributes, Attributes]:
+    """The tables of items and users. `seen`: the distinct user and item ids of the events, in order of appearance."""
     tables = []
     for role, paths, key in (("item", sources.items, told.item_key), ("user", sources.users, told.user_key)):
         source = next((file.roles[role].column for file in files if role in file.roles), None)
         tables.append(
             read_attributes(
-                paths, role, told=key, source=source, seen=seen[role].unique(maintain_order=True), kinds=told.columns, encoding=told.encoding, ledger=ledger
+                paths, role, told=key, source=source, seen=seen[role], kinds=told.columns, encoding=told.encoding, ledger=ledger
             )
         )
     items, users = tables
     if sources.images is not None:
-        items = add_pictures(items, sources.images, seen["item"].unique(maintain_order=True), told.image_root)
+        items = add_pictures(items, sources.images, seen["item"], told.image_root)
     elif told.image_root is not None and "image" in items.kinds.values():
         items.image_root = str(told.image_root.resolve())
     unread = set(told.columns) - set(items.kinds) - set(users.kinds) - {name for file in files for name in file.raw.frame.columns}
@@ -243,30 +257,88 @@ def guess(sources: Sources, told: IngestSettings, head: int) -> Guess:
                 _, kind = typed(file.raw.frame[name], told.columns.get(name), file.raw.types.get(name), None, "")
                 context[name] = ColumnGuess(kind, examples(file.raw.frame[name]))
         seen.append(pl.DataFrame({role: clean_ids(file.raw.frame[file.roles[role].column], role, file.source.path)[0] for role in ("user", "item")}))
-    items, users = read_tables(sources, files, pl.concat(seen), told, None)
+    items, users = read_tables(sources, files, Rows.of(pl.concat(seen)).seen, told, None)
     return describe(files, order, context, items, users, sources.notes)
 
 
 def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -> IngestReport:
     """What `ingest` does."""
-    from vitrail.data.dataset import write_dataset  # imports torch, which `inspect` need not wait for
-
+    afford_disk(sources.bytes() / 3, out, "Writing the data set")
+    if stream.worth(sources, told):
+        try:
+            return _in_chunks(sources, told, out, overwrite)
+        except stream.NotStreamed as reason:
+            sources.notes.append(f"the events were read as a whole, in memory: {reason}")
+    afford_memory(whole_memory(sources), free_memory(), "Reading the files of events", "write them as Parquet, which is read in chunks", quiet=False)
     ledger = Ledger()
     events = join(look(sources, told, None), told, ledger)
     type_context(events, told, ledger)
     _check_declared(events.frame, told, events.notes)
     removed = cut(events, told)
-    items, users = read_tables(sources, events.files, events.frame, told, ledger)
+    events.frame = events.frame.drop(LINE, FILE)
+    names = [column for column in CANONICAL if column in events.frame.columns]
+    rows = Rows.of(events.frame.select(*names, *(column for column in events.frame.columns if column not in names)))
+    context = {name: ColumnGuess(kind, examples(events.frame[name])) for name, kind in events.kinds.items()}
+    return _finish(sources, told, out, ledger, events, rows, context, removed, overwrite)
+
+
+def whole_memory(sources: Sources) -> float:
+    """Bytes that reading all rows at once takes, about: by rows and columns where a file tells them, else by its size."""
+    need = 0.0
+    for source in sources.events:
+        size = source.path.stat().st_size
+        if is_parquet(source.path):
+            rows, columns = stream.extent(source.path)
+            need += 48 * rows * columns
+        else:
+            need += size * TIMES_TEXT * (PACKED if source.path.suffix.lower() in (".gz", ".bz2", ".zst") else 1)
+    return need
+
+
+def _in_chunks(sources: Sources, told: IngestSettings, out: Path, overwrite: bool) -> IngestReport:
+    """The same for large Parquet files, in chunks. Raises NotStreamed where they need the way through memory."""
+    stream.refuse(sources, told)
+    need = stream.memory(sources)
+    afford_memory(need, free_memory(), "Reading the files of events", "close other programs, or ingest on a larger machine", quiet=False)
+    ledger, looked, files = Ledger(), [], []
+    units: dict[str, str] = {}
+    notes: list[str] = []
+    for source in sources.events:
+        file = stream.survey(source)
+        raw = RawTable(source.path, "parquet", file.head(SAMPLE), np.arange(1, min(SAMPLE, file.rows) + 1), {}, str)
+        looked.append(_roles(source, raw, told, len(sources.events) > 1))
+        file.roles = looked[-1].roles
+        if "part" in file.roles:
+            raise stream.NotStreamed("its rows come split")
+        file.unit = stream.time_unit(file, told.time_unit)
+        if "timestamp" in file.roles:
+            units["timestamp"] = "date" if file.schema[file.roles["timestamp"].column].is_temporal() else str(file.unit)
+        files.append(file)
+    check_told(looked, told)
+    order, timed_parts = settle_order(looked, told)
+    made = stream.Stream(files, told, ledger)
+    made.guess_context()
+    if told.weights is not None:
+        _check_weights(told.weights, made.events if "event" in made.schema else None, notes)
+    events = Events(pl.DataFrame(schema=made.schema), order, looked, timed_parts, {}, units, notes)
+    context = {name: ColumnGuess(guessed.kind, made.examples[name]) for name, guessed in made.kinds.items()}
+    return _finish(sources, told, out, ledger, events, made.rows(), context, {}, overwrite)
+
+
+def _finish(
+    sources: Sources, told: IngestSettings, out: Path, ledger: Ledger, events: Events, rows: Rows, context: dict[str, ColumnGuess],
+    removed: dict[str, int], overwrite: bool,
+) -> IngestReport:  # fmt: skip
+    """Read the tables of items and users, and write everything."""
+    from vitrail.data.dataset import write_dataset  # imports torch, which `inspect` need not wait for
+
+    items, users = read_tables(sources, events.files, rows.seen, told, ledger)
     if removed:
         for table, role in ((items, "item"), (users, "user")):
-            without = keep_ids(table, events.frame[role].unique())
+            without = keep_ids(table, rows.seen[role])
             if without:
                 removed[f"{role}s of the {role}s files outside it"] = without
-    events.frame = events.frame.drop(LINE, FILE)
-    context = {name: ColumnGuess(kind, examples(events.frame[name])) for name, kind in events.kinds.items()}
     shown = describe(events.files, events.order, context, items, users, [*sources.notes, *events.notes, *items.notes, *users.notes])
-    names = [column for column in CANONICAL if column in events.frame.columns]
-    interactions = events.frame.select(*names, *(column for column in events.frame.columns if column not in names))
     repaired, rejected = dict(ledger.repaired.most_common()), dict(ledger.rejected.most_common())
     info = DatasetInfo(
         name=told.name or out.name,
@@ -279,14 +351,14 @@ def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -
         positive=told.positive,
         weights=told.weights,
         repeats=told.repeats,
-        predefined="part" in interactions.columns,
+        predefined="part" in rows.schema,
         counts={"rejected": sum(rejected.values()), "repaired": sum(repaired.values())},
         columns={table: {name: column.kind for name, column in columns.items()} for table, columns in shown.columns.items() if columns},
         image_root=items.image_root,
         origin={"ingest": told.model_dump(mode="json", exclude_defaults=True), "repaired": repaired, "rejected": rejected, "removed": removed},
     )
-    dataset = write_dataset(out, info, interactions, items.frame, users.frame, ledger.rejects(), overwrite=overwrite)
-    return IngestReport(dataset, shown, interactions.height, repaired, rejected, removed)
+    dataset = write_dataset(out, info, rows, items.frame, users.frame, ledger.rejects(), overwrite=overwrite)
+    return IngestReport(dataset, shown, rows.height, repaired, rejected, removed)
 
 
 def _columns(files: list[Looked]) -> dict[str, str]:
@@ -304,16 +376,16 @@ def _check_declared(frame: pl.DataFrame, told: IngestSettings, notes: list[str])
         if not frame.lazy().filter(condition).limit(1).collect().height:
             raise DataError(f'No event meets --positive "{told.positive}": change it.')
     if told.weights is not None:
-        if "event" not in frame.columns:
-            raise DataError("Weights of kinds of events are told and the files have none: name their column with --event COLUMN.")
-        kinds = Counter(dict(frame["event"].value_counts().iter_rows()))
-        for name in told.weights:
-            if name not in kinds:
-                raise DataError(f'No event is a "{name}", which has a weight.{did_you_mean(name, [str(k) for k in kinds if k is not None])}')
+        _check_weights(told.weights, frame["event"].unique().to_list() if "event" in frame.columns else None, notes)
         if told.part_event is None and "part" in frame.columns and frame.filter(pl.col("part") != "train", pl.col("event").is_null()).height:
             raise DataError("Kinds of events have weights and rows of valid or test have no kind, so they would not count: say which with --part-event NAME.")
-        for kind in kinds:
-            if kind not in told.weights:
-                notes.append(f"events of the kind {kind!r} have no weight and do not count")
 
 
+def _check_weights(weights: Mapping[str, float], kinds: Collection[str | None] | None, notes: list[str]) -> None:
+    """`kinds` of events there are; none: the files have no such column. What has no weight is noted."""
+    if kinds is None:
+        raise DataError("Weights of kinds of events are told and the files have none: name their column with --event COLUMN.")
+    for name in weights:
+        if name not in kinds:
+            raise DataError(f'No event is a "{name}", which has a weight.{did_you_mean(name, [kind for kind in kinds if kind is not None])}')
+    notes += [f"events of the kind {kind!r} have no weight and do not count" for kind in sorted(kinds, key=str) if kind not in weights]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitrail.data.batches import Batch, Pairs, Sequences, Sets
-from vitrail.data.log import Log
+from vitrail.data.log import Log, blocks, distinct
 
 Int64 = npt.NDArray[np.int64]
 
@@ -35,13 +35,23 @@ class Batcher(Protocol):
         ...
 
 
+def pair_keys(log: Log) -> Int64:
+    """The distinct user * N + item of a log, sorted; made a share of the users at a time."""
+    keys, end = np.empty(len(log), dtype=np.int64), 0
+    for a, b in blocks(log.indptr):
+        start, stop = int(log.indptr[a]), int(log.indptr[b])
+        own = distinct(np.repeat(np.arange(a, b), log.lengths[a:b]) * log.n_items + log.items[start:stop])
+        keys[end : end + len(own)] = own
+        end += len(own)
+    return keys[:end]
+
+
 class Negatives:
     """Draws items seen in training, outside the user's own training items, with chance ~ count ** power (0: uniform)."""
 
     def __init__(self, log: Log, power: float = 0.0) -> None:
-        users = log.users
         # one sorted array of user * N + item: membership is a binary search, memory is 8 bytes an event
-        self._keys = np.unique(users * log.n_items + log.items)
+        self._keys = pair_keys(log)
         self._n_items = log.n_items
         self.pool = np.flatnonzero(log.item_counts).astype(np.int64)
         mass = np.cumsum(log.item_counts[self.pool].astype(np.float64) ** power) if power else None
@@ -85,7 +95,7 @@ class PairBatcher:
     ) -> None:
         """`batch`: pairs a step over all processes; `rank` of `world` processes takes every world-th pair; `power` as in
         `Negatives`; with `shared_negatives` K for the whole batch, possibly items of its users."""
-        self._users, self._items, self._weights = log.users, np.asarray(log.items, dtype=np.int64), log.weights
+        self._users, self._items, self._weights = log.small_users, log.items, log.weights
         self._batch, self._count, self._seed = min(batch, max(len(log), 1)), negatives, seed
         self._rank, self._world = rank, world
         self._negatives, self._shared = Negatives(log, power), shared_negatives
@@ -94,12 +104,13 @@ class PairBatcher:
         return max(1, -(-len(self._items) // self._batch))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Pairs]:
-        order = draws(self._seed, epoch, 0, purpose=1).permutation(len(self._items))
+        # the same draw as permutation(E), in half the memory
+        order = draws(self._seed, epoch, 0, purpose=1).permutation(np.arange(len(self._items), dtype=np.int32 if len(self._items) < 2**31 else np.int64))
         for step in range(start, self.steps()):
             mine = order[step * self._batch : (step + 1) * self._batch]
             if len(mine) >= self._world:
                 mine = mine[self._rank :: self._world]
-            users, items = self._users[mine], self._items[mine]
+            users, items = self._users[mine].astype(np.int64), self._items[mine].astype(np.int64)
             rng = draws(self._seed, epoch, step, purpose=2 + self._rank)
             negatives = self._negatives.shared(rng, self._count) if self._shared else self._negatives(rng, users, self._count)
             weights = None if self._weights is None else torch.from_numpy(np.asarray(self._weights[mine]))
@@ -163,8 +174,10 @@ class SequenceBatcher:
         self._negatives = Negatives(log, power) if negatives else None
         owners = np.flatnonzero(log.lengths >= 2)
         if target == "prefix":
-            self._stops = np.flatnonzero(np.arange(len(log)) > np.repeat(log.indptr[:-1], log.lengths))
-            self._users = np.repeat(np.arange(log.n_users), log.lengths)[self._stops]
+            first = np.zeros(len(log), dtype=bool)
+            first[log.indptr[:-1][log.lengths > 0]] = True
+            self._stops = np.flatnonzero(~first)
+            self._users = log.owners(self._stops)
         else:
             self._users, self._stops = owners, np.asarray(log.indptr)[owners + 1]
         kept = np.minimum(self._stops - log.indptr[self._users], length)

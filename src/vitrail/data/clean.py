@@ -78,7 +78,8 @@ def clean_ids(series: pl.Series, role: str, path: Path) -> tuple[pl.Series, int,
     text = series.cast(pl.String)
     stripped = text.str.strip_chars()
     missing = (stripped.is_null() | (stripped == "")).fill_null(True).to_numpy()
-    spaced = (text != stripped).fill_null(False).to_numpy() & ~missing
+    shorter = text.str.len_bytes() != stripped.str.len_bytes()
+    spaced = shorter.fill_null(False).to_numpy() & ~missing if shorter.any() else missing[:0]
     return stripped.rename(role), int(spaced.sum()), missing
 
 
@@ -88,6 +89,19 @@ def clean_events(
     """(rows with user, item, the roles there are, context columns as read, and their line; the unit times had).
 
     Raises DataError where more than half of the rows cannot be used.
+    """
+    frame, reasons, unit = clean_rows(raw, roles, ledger, part=part, event=event, time_unit=time_unit)
+    reasons = {reason: lines for reason, lines in (raw.reasons | reasons).items() if len(lines)}
+    ledger.reject(raw, reasons, raw.frame.height + sum(map(len, raw.reasons.values())))
+    return frame, unit
+
+
+def clean_rows(
+    raw: RawTable, roles: Mapping[str, RoleGuess], ledger: Ledger, *, part: str | None, event: str | None, time_unit: str | None
+) -> tuple[pl.DataFrame, dict[str, npt.NDArray[np.int64]], str | None]:
+    """(the rows that can be used, reason -> lines of those that cannot, each once, the unit times had). What is mended is counted in `ledger`.
+
+    Columns are text, times excepted; numbers may stay numbers for the roles value and position, and for times whose unit is told.
     """
     bad: dict[str, Mask] = {}
     columns: dict[str, pl.Series] = {}
@@ -103,9 +117,7 @@ def clean_events(
             bad |= times.bad
             ledger.repair("times in another unit than most", int(times.rescaled.sum()))
         elif role in ("value", "position"):
-            text = series.cast(pl.String).str.strip_chars()
-            number = text.cast(pl.Float64, strict=False)
-            absent = (text.is_null() | (text == "")).fill_null(True)
+            number, absent = _number(series)
             finite = number.is_finite().fill_null(False)
             if role == "position":
                 bad["a position that is not a whole number"] = (absent | ~finite | (number != number.round(0)).fill_null(True)).to_numpy()
@@ -129,14 +141,19 @@ def clean_events(
     if part is not None:
         frame = frame.with_columns(part=pl.lit(part))
     gone = np.zeros(rows, dtype=bool)
-    reasons = {reason: lines for reason, lines in raw.reasons.items() if len(lines)}
+    reasons: dict[str, npt.NDArray[np.int64]] = {}
     for reason, mask in bad.items():
-        fresh = mask & ~gone
-        if fresh.any():
-            reasons[reason] = raw.lines[fresh]
-            gone |= fresh
-    ledger.reject(raw, reasons, rows + sum(map(len, raw.reasons.values())))
-    return (frame.filter(~gone) if gone.any() else frame), unit
+        reasons[reason] = raw.lines[mask & ~gone] if mask.any() else raw.lines[:0]
+        gone |= mask
+    return (frame.filter(~gone) if gone.any() else frame), reasons, unit
+
+
+def _number(series: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """((R,) Float64, null where there is no number; (R,) which are absent)."""
+    if series.dtype == pl.Float64 or series.dtype.is_integer():
+        return series.cast(pl.Float64), series.is_null()
+    text = series.cast(pl.String).str.strip_chars()
+    return text.cast(pl.Float64, strict=False), (text.is_null() | (text == "")).fill_null(True)
 
 
 def repeated(frame: pl.DataFrame) -> Mask:

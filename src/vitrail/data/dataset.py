@@ -12,8 +12,10 @@ import numpy as np
 import polars as pl
 import yaml
 
-from vitrail.data.log import Log
+from vitrail.data.arrange import Arranger, ArrayFile
+from vitrail.data.log import Log, indptr_of
 from vitrail.data.schema import FORMAT, DatasetInfo, FileRecord
+from vitrail.data.tables import Rows
 from vitrail.data.vectors import Vectors, read_vectors, vector_names, verify_vectors
 from vitrail.data.vocabulary import Vocabulary, mix
 from vitrail.errors import ArtifactError, DataError, ResourceError, SettingError
@@ -136,64 +138,37 @@ class Dataset:
 
         Raises ArtifactError where the tables do not belong together.
         """
-        key = fingerprint([self.fingerprint, ties, seed, "log-2"])
+        key = fingerprint([self.fingerprint, ties, seed, "log-3"])
         folder = self.path / "cache" / f"log-{key}"
-        clock = self.info.order == "timestamp" and not self.info.timed_parts
-        names = {"indptr", "items", "rows"} | ({"times"} if clock else set()) | ({"weights"} if self.info.weights is not None else set())
+        names = {"indptr", "items", "rows"} | ({"weights"} if self.info.weights is not None else set())
+        if self.info.order == "timestamp" and not self.info.timed_parts:
+            names.add("times")
         if (arrays := _cached(folder, names)) is None:
-            arrays = self._build_log(ties, seed)
-            with suppress(ResourceError), atomic_folder(folder, overwrite=True) as temporary:
-                # A cache that cannot be written (read-only folder, full disk) costs time, not the answer.
-                for name, array in arrays.items():
-                    np.save(temporary / f"{name}.npy", array)
-            arrays = _cached(folder, names) or arrays
+            with suppress(ResourceError):  # a cache that cannot be written (read-only folder, full disk) costs time and memory, not the answer
+                self._write_log(folder, ties, seed, names)
+            arrays = _cached(folder, names) or self._build_log(ties, seed, names)
         return Log(n_items=len(self.items), **arrays)
 
-    def _build_log(self, ties: str, seed: int) -> dict[str, Any]:
-        from vitrail.data.conditions import compile_condition
+    def _arranger(self, ties: str, seed: int) -> Arranger:
+        drawn = mix(self.item_ids.hashes, seed) if ties == "seeded" else None
+        return Arranger(self.path, self.info, self.user_ids, self.item_ids, drawn)
 
-        table = self.interactions.with_row_index("row")
-        if self.info.positive:
-            table = table.filter(compile_condition(self.info.positive, table.columns))
-        users, items = self.user_ids.encode(table["user"]), self.item_ids.encode(table["item"])
-        if (users < 0).any() or (items < 0).any():
-            raise ArtifactError(f"{self.path}: interactions.parquet has users or items that its tables lack; it was changed or damaged: ingest the data again.")
-        rows = table["row"].to_numpy().astype(np.int64)
-        keys: list[Any] = [rows]
-        if ties == "seeded":
-            keys.append(mix(self.item_ids.hashes[items], seed))
-        times = None
-        if self.info.order == "position":
-            keys.append(table["position"].to_numpy())
-        elif self.info.order == "timestamp":
-            times = table["timestamp"].dt.epoch("us").fill_null(np.iinfo(np.int64).max).to_numpy()
-            keys.append(times)
-            if self.info.timed_parts:
-                keys.append(table["part"].replace_strict({"train": 0, "valid": 1, "test": 2}, return_dtype=pl.Int64).to_numpy())
-        order = np.lexsort([*keys, users])
-        users, items, rows = users[order], items[order], rows[order]
-        weights = None
-        keep = np.ones(len(rows), dtype=bool)
-        if self.info.weights is not None:
-            weights = table["event"].replace_strict(self.info.weights, default=0.0, return_dtype=pl.Float32).to_numpy()[order].astype(np.float32)
-            keep = weights > 0
-        if self.info.repeats != "keep":
-            counted = np.flatnonzero(keep)  # an event that does not count is nobody's first or last
-            pair = (users * len(self.items) + items)[counted]
-            first = np.unique(pair if self.info.repeats == "first" else pair[::-1], return_index=True)[1]
-            keep[:] = False
-            keep[counted[first if self.info.repeats == "first" else len(pair) - 1 - first]] = True
-        users, items, rows = users[keep], items[keep], rows[keep]
-        arrays: dict[str, Any] = {
-            "indptr": np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(self.users)))]).astype(np.int64),
-            "items": items.astype(np.int32),
-            "rows": rows,
-        }
-        if times is not None and not self.info.timed_parts:
-            arrays["times"] = times[order][keep]
-        if weights is not None:
-            arrays["weights"] = weights[keep]
-        return arrays
+    def _write_log(self, folder: Path, ties: str, seed: int, names: set[str]) -> None:
+        arranger = self._arranger(ties, seed)
+        with atomic_folder(folder, overwrite=True) as temporary:
+            files = {name: ArrayFile(temporary / f"{name}.npy", arranger.types[name]) for name in names - {"indptr"}}
+            for arrays in arranger.buckets():
+                for name, file in files.items():
+                    file.append(arrays[name])
+            for file in files.values():
+                file.close()
+            np.save(temporary / "indptr.npy", indptr_of(arranger.lengths))
+
+    def _build_log(self, ties: str, seed: int, names: set[str]) -> dict[str, Any]:
+        arranger = self._arranger(ties, seed)
+        pieces = list(arranger.buckets())
+        found = {name: np.concatenate([np.zeros(0, arranger.types[name]), *(piece[name] for piece in pieces)]) for name in names - {"indptr"}}
+        return found | {"indptr": indptr_of(arranger.lengths)}
 
 
 def _cached(folder: Path, names: set[str]) -> dict[str, Any] | None:
@@ -216,7 +191,7 @@ def complete(table: pl.DataFrame | None, role: str, seen: pl.Series) -> tuple[pl
 def write_dataset(
     path: str | Path,
     info: DatasetInfo,
-    interactions: pl.DataFrame,
+    interactions: pl.DataFrame | Rows,
     items: pl.DataFrame | None = None,
     users: pl.DataFrame | None = None,
     rejects: pl.DataFrame | None = None,
@@ -225,26 +200,27 @@ def write_dataset(
     extra: dict[str, bytes] | None = None,
 ) -> Dataset:
     """Write a data-set folder atomically and open it. `items` and `users` are completed with the ids of `interactions`
-    and put in code order; checksums and counts are filled in; `extra` maps relative names to further files' bytes.
+    and put in code order (`Rows` are written as they are made); checksums and counts are filled in; `extra` maps relative names to further files' bytes.
 
     Raises DataError where `path` is taken, ResourceError where the disk is full.
     """
-    item_table, _ = complete(items, "item", interactions["item"])
-    user_table, _ = complete(users, "user", interactions["user"])
+    rows = interactions if isinstance(interactions, Rows) else Rows.of(interactions)
+    item_table, _ = complete(items, "item", rows.seen["item"])
+    user_table, _ = complete(users, "user", rows.seen["user"])
     if rejects is None:
         rejects = pl.DataFrame(schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String})
-    tables = {"interactions": interactions, "items": item_table, "users": user_table, "rejects": rejects}
     with atomic_folder(path, overwrite=overwrite) as folder:
         files = {}
+        tables: dict[str, pl.DataFrame | Rows] = {"interactions": rows, "items": item_table, "users": user_table, "rejects": rejects}
         for name, table in tables.items():
             file = folder / f"{name}.parquet"
-            table.write_parquet(file)
+            table.write(file) if isinstance(table, Rows) else table.write_parquet(file)
             files[file.name] = FileRecord(sha256=sha256(file), rows=table.height)
         for relative, content in (extra or {}).items():
             target = folder / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        counts = {"users": user_table.height, "items": item_table.height, "events": interactions.height} | {"rejected": rejects.height} | info.counts
+        counts = {"users": user_table.height, "items": item_table.height, "events": rows.height} | {"rejected": rejects.height} | info.counts
         record = info.model_copy(update={"files": files, "counts": counts})
         text = yaml.safe_dump(record.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
         (folder / "dataset.yaml").write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,28 @@ from scipy import sparse
 from vitrail.data.batches import Sequences, Sets
 
 Int64 = npt.NDArray[np.int64]
+
+
+def indptr_of(lengths: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Int64:
+    """(U,) events of each user -> (U + 1,) where they start and end."""
+    indptr = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    return indptr
+
+
+def distinct(keys: Int64) -> Int64:
+    """The distinct `keys`, sorted: by sorting, which numpy's unique no longer does and which is far faster on millions of large numbers."""
+    keys = np.sort(keys)
+    return keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+
+
+def blocks(indptr: npt.NDArray[np.integer], events: int = 1 << 22) -> Iterator[tuple[int, int]]:
+    """[start, stop) of rows with about so many `events` together, one row at least: what is done for them at once takes little memory."""
+    start, last = 0, len(indptr) - 1
+    while start < last:
+        stop = min(max(int(np.searchsorted(indptr, indptr[start] + events, side="right")) - 1, start + 1), last)
+        yield start, stop
+        start = stop
 
 
 @dataclass(frozen=True)
@@ -28,8 +51,8 @@ class Log:
     """(E,) microseconds since 1970, where there is a clock"""
     weights: npt.NDArray[np.float32] | None = None
     """(E,)"""
-    rows: Int64 | None = None
-    """(E,) row of interactions.parquet each event came from"""
+    rows: npt.NDArray[np.integer] | None = None
+    """(E,) row of interactions.parquet each event came from; int32 where that is enough"""
 
     @property
     def n_users(self) -> int:
@@ -50,15 +73,38 @@ class Log:
         return np.repeat(np.arange(self.n_users), self.lengths)
 
     @property
+    def small_users(self) -> npt.NDArray[np.int32]:
+        """The same in half the memory."""
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), self.lengths)
+
+    @property
     def item_counts(self) -> Int64:
         """(N,) events of each item."""
-        return np.bincount(self.items, minlength=self.n_items)
+        step = 1 << 24  # bincount copies what it counts as int64
+        return sum(
+            (np.bincount(self.items[start : start + step], minlength=self.n_items) for start in range(0, len(self), step)),
+            start=np.zeros(self.n_items, dtype=np.int64),
+        )
+
+    def owners(self, events: npt.NDArray[np.integer]) -> Int64:
+        """User code of each of `events` (places in the log)."""
+        return np.searchsorted(self.indptr, events, side="right") - 1
+
+    def counted(self, keep: npt.NDArray[np.bool_]) -> Int64:
+        """(U,) events of each user with `keep` (E,) true."""
+        found = np.zeros(self.n_users, dtype=np.int64)
+        for a, b in blocks(self.indptr):
+            start, stop = int(self.indptr[a]), int(self.indptr[b])
+            before = indptr_of(keep[start:stop])[self.indptr[a : b + 1] - start]
+            found[a:b] = before[1:] - before[:-1]
+        return found
 
     def where(self, keep: npt.NDArray[np.bool_]) -> Log:
         """The log of the events with `keep` (E,) true, order kept."""
-        indptr = np.concatenate([[0], np.cumsum(keep)])[self.indptr]
+        if keep.all():
+            return self
         return Log(
-            indptr,
+            indptr_of(self.counted(keep)),
             self.items[keep],
             self.n_items,
             None if self.times is None else self.times[keep],

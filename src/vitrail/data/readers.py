@@ -69,7 +69,7 @@ def read_table(
     """
     if not path.exists():
         raise DataError(f"There is no file {path}.")
-    if format == "parquet" or (format is None and _is_parquet(path)):
+    if format == "parquet" or (format is None and is_parquet(path)):
         return _read_parquet(path, head)
     kind = format or _json_kind(path)
     text = TextFile(path, encoding, None if kind == "json" else head)
@@ -116,7 +116,8 @@ def _raw(text: TextFile, layout: Layout, frame: pl.DataFrame, lines: Int64, reas
     )
 
 
-def _is_parquet(path: Path) -> bool:
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its name or its first bytes."""
     if path.suffix in (".parquet", ".pq"):
         return True
     try:
@@ -134,23 +135,25 @@ def _read_parquet(path: Path, head: int | None) -> RawTable:
     if not frame.height:
         raise DataError(f"{path} holds no rows: nothing to read.")
     frame = flat(frame)
-    frame = frame.with_columns(_whole(frame[name]) for name in frame.columns)
+    frame = frame.with_columns(as_read(frame[name]) for name in frame.columns)
     return RawTable(path, "parquet", frame, np.arange(1, frame.height + 1), {}, lambda row: orjson.dumps(frame.row(row - 1, named=True), default=str).decode())
 
 
-def _whole(series: pl.Series) -> pl.Series:
-    """Text, except for times. Whole numbers that were stored as floats (a pandas column with gaps) are whole numbers again."""
+def as_read(series: pl.Series, whole: bool | None = None) -> pl.Series:
+    """Text, except for times. Whole numbers that were stored as floats (a pandas column with gaps) are whole numbers again; `whole` tells it of a part."""
     if series.dtype.is_temporal():
         return series
     if series.dtype in (pl.Binary, pl.Categorical, pl.Enum):
         return series.cast(pl.String, strict=False)
     if series.dtype.is_float():
         gaps = series.is_not_nan() & series.is_not_null()
-        known = series.filter(gaps)
-        if known.is_finite().all() and (known == known.round(0)).all() and len(known) and (known.abs() < 2**53).all():
-            whole = series.cast(pl.Int64, strict=False).cast(pl.String)
-            return whole.zip_with(gaps, series.cast(pl.String))
+        if _all_whole(series.filter(gaps)) if whole is None else whole:
+            return series.cast(pl.Int64, strict=False).cast(pl.String).zip_with(gaps, series.cast(pl.String))
     return series.cast(as_text(series.dtype), strict=False)
+
+
+def _all_whole(known: pl.Series) -> bool:
+    return bool(known.is_finite().all() and (known == known.round(0)).all() and len(known) and (known.abs() < 2**53).all())
 
 
 def find_layout(text: TextFile, *, format: str | None, separator: str | None, header: bool | None) -> Layout:

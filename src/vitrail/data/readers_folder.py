@@ -38,6 +38,10 @@ class Sources:
     images: Path | None = None
     notes: list[str] = field(default_factory=list)
 
+    def bytes(self) -> int:
+        """What the files of events take on disk."""
+        return sum(source.path.stat().st_size for source in self.events)
+
 
 def gather(
     files: Sequence[Path],

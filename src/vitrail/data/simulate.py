@@ -27,6 +27,7 @@ from vitrail.data.simulate_events import APPEAL, BLOCK, EVENTS, PRICE, SHARPNESS
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.errors import DataError
 from vitrail.files import atomic_folder, sha256
+from vitrail.resources import afford_disk
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,6 +79,8 @@ def simulate(
     ResourceError where the disk is full.
     """
     settings = settings or SimulatorSettings()
+    what = f"Simulating {settings.events:,} events"
+    afford_disk(11 * settings.events + 4500 * settings.items * settings.pictures + 300 * (settings.users + settings.items), Path(out), what)
     catalogue = make_catalogue(settings)
     people = make_people(settings, settings.categories)
     user_ids = Vocabulary.of([f"u{number:0{len(str(settings.users))}d}" for number in range(1, settings.users + 1)]).ids.rename("user")

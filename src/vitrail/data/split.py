@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from vitrail.data.batches import Sets
-from vitrail.data.log import Log
+from vitrail.data.log import Log, blocks, indptr_of
 
 Int64 = npt.NDArray[np.int64]
+
+
+HELD = 1 << 22
+"""Events up to which the histories of a part are gathered once and held; those of a larger part are gathered a block at a time."""
+
+
+class Histories:
+    """What is known of the users of Q queries, read from a log when a block is asked for; it reads as `Sets`."""
+
+    def __init__(self, log: Log, users: Int64) -> None:
+        """`users` (Q,)"""
+        self._log = log
+        self.users = torch.from_numpy(users)
+        self.indptr = torch.from_numpy(indptr_of(log.lengths[users]))
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(Q,) events of each query."""
+        return self.indptr[1:] - self.indptr[:-1]
+
+    @property
+    def items(self) -> Tensor:
+        """(E,) int64: all of them at once."""
+        return self.slice(0, len(self)).items
+
+    def slice(self, start: int, stop: int) -> Sets:
+        """Queries [start, stop) as a batch."""
+        return self._log.histories(self.users[start:stop].numpy())
+
+
+def histories_of(log: Log, users: Int64) -> Sets | Histories:
+    """The histories of `users` (Q,) in `log`, held where they are few."""
+    lazy = Histories(log, users)
+    return lazy if int(lazy.indptr[-1]) > HELD else log.histories(users)
 
 
 @dataclass(frozen=True)
@@ -22,11 +62,11 @@ class Part:
 
     name: str
     """valid or test"""
-    histories: Sets
+    histories: Sets | Histories
     """Q ragged histories, CPU tensors; `users` has codes"""
     mask_indptr: Int64
     """(Q + 1,)"""
-    mask_items: Int64
+    mask_items: npt.NDArray[np.integer]
     """items removed from the ranking of each query"""
     target_indptr: Int64
     """(Q + 1,)"""
@@ -43,6 +83,11 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.histories)
+
+    def history_blocks(self) -> Iterator[tuple[int, Sets]]:
+        """(first query, the histories of some queries), all in turn; of many events only some are held."""
+        for start, stop in blocks(self.histories.indptr.numpy()):
+            yield start, self.histories.slice(start, stop)
 
 
 @dataclass(frozen=True)

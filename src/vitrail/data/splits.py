@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vitrail.config import Settings, Share, parse_assignments, read_yaml
 from vitrail.errors import DataError, SettingError, unknown
+from vitrail.resources import afford_memory, free_memory
 
 if TYPE_CHECKING:
     from vitrail.data.dataset import Dataset
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["ALIASES", "SPLITS", "SplitSettings", "check_leaks", "default_split", "make_split", "parse_split"]
 
 Ties = Literal["seeded", "file"]
+BYTES_AN_EVENT = 48
+"""Memory of a split and of what it is made from, measured."""
 Held = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -233,6 +236,8 @@ def make_split(dataset: Dataset, settings: SplitSettings, protocol: Asked) -> Sp
 
     info = dataset.info
     _refuse(settings, info)
+    need = BYTES_AN_EVENT * info.counts.get("events", 0)
+    afford_memory(need, free_memory(), f'Splitting data set "{info.name}"', "use a smaller catalogue (k-core at ingest)")
     log = dataset.log(ties=settings.log_ties, seed=settings.seed)
     asks = settings.name != "none"
     if asks and (found := int((log.lengths > 0).sum())) < 2:
@@ -243,21 +248,23 @@ def make_split(dataset: Dataset, settings: SplitSettings, protocol: Asked) -> Sp
     labels = drawn.labels
     if not (labels == TRAIN).any():
         raise DataError(f'The split "{settings.text}" of data set "{info.name}" leaves no event to train on: make the shares smaller or the dates later.')
+    no_valid = not (labels == VALID).any()
     fitted = [TRAIN, VALID] if protocol.fit_on == "train+valid" else [TRAIN]
     train = log.where(np.isin(labels, fitted))
+    remembered = [TRAIN] if protocol.history_at_test == "train" else [TRAIN, VALID]
+    known = train if remembered == fitted or no_valid else log.where(np.isin(labels, remembered))
     rolling = bool(getattr(settings, "rolling", False))
-    test = build_part("test", log, labels, protocol, train, drawn.test_items, rolling=rolling)
-    valid = build_part("valid", log, labels, protocol, train, drawn.valid_items, rolling=rolling) if protocol.fit_on == "train" else None
+    test = build_part("test", log, labels, protocol, train, drawn.test_items, rolling=rolling, past=known)
+    valid = build_part("valid", log, labels, protocol, train, drawn.valid_items, rolling=rolling, past=train) if protocol.fit_on == "train" else None
     if asks and not len(test):
         raise DataError(_no_query(settings, info, test.left_out, events=int((labels == TEST).sum())))
-    remembered = [TRAIN] if protocol.history_at_test == "train" else [TRAIN, VALID]
     split = Split(
         name=settings.name,
         settings={**settings.model_dump(mode="json"), **drawn.facts},
         train=train,
         valid=valid if valid is not None and len(valid) else None,
         test=test if asks else None,
-        known=log.where(np.isin(labels, remembered)),
+        known=known,
         cold_items=train.item_counts == 0,
     )
     return Split(**{**vars(split), "leaks": check_leaks(split)})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from vitrail.data.dataset import Dataset
-from vitrail.data.log import Log
+from vitrail.data.log import Log, blocks
 from vitrail.data.splits import ColdItems, LeaveLastOut, NGCFRandom, Predefined, Ratio, SplitSettings, Temporal
 from vitrail.data.vocabulary import mix
 from vitrail.errors import DataError
@@ -66,9 +66,9 @@ def assign(log: Log, settings: SplitSettings, dataset: Dataset) -> Drawn:
 def by_time(log: Log, settings: Temporal) -> Drawn:
     """Two cuts in time. A cut given as a share falls on the time of the event at that share, and all events of one instant stay together."""
     assert log.times is not None
-    times = np.sort(log.times)
+    times = log.times
     cut_test = _micros(settings.test_from) if settings.test_from else _time_at(times, len(times) - _count(settings.test, len(times)))
-    before = int(np.searchsorted(times, cut_test))
+    before = int((times < cut_test).sum())
     if settings.valid_from:
         cut_valid = min(_micros(settings.valid_from), cut_test)
     elif settings.valid > 0:
@@ -85,8 +85,8 @@ def _count(share: float, n: int) -> int:
 
 
 def _time_at(times: Int64, place: int) -> int:
-    """The time of the event at `place`; just after the last where there is none."""
-    return int(times[place]) if place < len(times) else int(times[-1]) + 1
+    """The time of the event at `place` in the order of times; just after the last where there is none."""
+    return int(np.partition(times, place)[place]) if place < len(times) else int(times.max()) + 1
 
 
 def _micros(when: datetime) -> int:
@@ -100,9 +100,10 @@ def _iso(micros: int) -> str:
 
 def last_out(log: Log) -> Labels:
     """Last event: test; last but one: validation; users with fewer than 3 events: train."""
-    from_end = np.repeat(log.indptr[1:], log.lengths) - 1 - np.arange(len(log))
-    enough = np.repeat(log.lengths >= 3, log.lengths)
-    return np.where(enough & (from_end < 2), TEST - from_end, TRAIN).astype(np.int8)
+    labels = np.full(len(log), TRAIN, dtype=np.int8)
+    ends = log.indptr[1:][log.lengths >= 3]
+    labels[ends - 1], labels[ends - 2] = TEST, VALID
+    return labels
 
 
 def by_item(log: Log, settings: ColdItems, hashes: npt.NDArray[np.uint64]) -> Drawn:
@@ -136,8 +137,13 @@ def as_given(log: Log, settings: Predefined, dataset: Dataset) -> Labels:
 
 def hashed_ranks(log: Log, dataset: Dataset, seed: int) -> Int64:
     """(E,) place of each event among its user's in a random order drawn by hashing the outside ids, so that no file order matters."""
-    with np.errstate(over="ignore"):
-        keys = mix(dataset.user_ids.hashes[log.users] + mix(dataset.item_ids.hashes[log.items], 1), seed)
+    of_users, of_items = dataset.user_ids.hashes, mix(dataset.item_ids.hashes, 1)
+
+    def keys(a: int, b: int) -> npt.NDArray[np.uint64]:
+        own = slice(int(log.indptr[a]), int(log.indptr[b]))
+        with np.errstate(over="ignore"):
+            return mix(np.repeat(of_users[a:b], log.lengths[a:b]) + of_items[log.items[own]], seed)
+
     return _ranks(log, keys)
 
 
@@ -148,13 +154,16 @@ def shuffled_ranks(log: Log, seed: int) -> Int64:
     drawn = torch.randperm(len(log), generator=torch.Generator().manual_seed(seed)).numpy()
     place = np.empty(len(log), dtype=np.int64)
     place[file_order[drawn]] = np.arange(len(log))
-    return _ranks(log, place)
+    return _ranks(log, lambda a, b: place[int(log.indptr[a]) : int(log.indptr[b])])
 
 
-def _ranks(log: Log, keys: npt.NDArray[Any]) -> Int64:
-    order = np.lexsort((keys, log.users))
+def _ranks(log: Log, keys: Callable[[int, int], npt.NDArray[Any]]) -> Int64:
+    """`keys(a, b)`: what orders the events of the users [a, b)."""
     ranks = np.empty(len(log), dtype=np.int64)
-    ranks[order] = np.arange(len(log)) - np.repeat(log.indptr[:-1], log.lengths)
+    for a, b in blocks(log.indptr):
+        start, stop, lengths = int(log.indptr[a]), int(log.indptr[b]), log.lengths[a:b]
+        order = np.lexsort((keys(a, b), np.repeat(np.arange(b - a), lengths)))
+        ranks[start + order] = np.arange(start, stop) - np.repeat(log.indptr[a:b], lengths)
     return ranks
 
 
@@ -164,10 +173,14 @@ Counts = Callable[[Int64], tuple[Int64, Int64]]
 
 def by_counts(log: Log, ranks: Int64, counts: Counts, *, heldout_last: bool = False) -> Labels:
     """The first ranks of each user are test, the next validation, the rest train; `heldout_last`: train first, then validation, then test."""
-    valid, test = (np.repeat(part, log.lengths) for part in counts(log.lengths))
-    if heldout_last:
-        ranks = np.repeat(log.lengths, log.lengths) - 1 - ranks
-    return np.where(ranks < test, TEST, np.where(ranks < test + valid, VALID, TRAIN)).astype(np.int8)
+    labels, lengths = np.empty(len(log), dtype=np.int8), log.lengths
+    all_valid, all_test = counts(lengths)
+    for a, b in blocks(log.indptr):
+        own = slice(int(log.indptr[a]), int(log.indptr[b]))
+        valid, test, length = (np.repeat(of_users[a:b], lengths[a:b]) for of_users in (all_valid, all_test, lengths))
+        rank = length - 1 - ranks[own] if heldout_last else ranks[own]
+        labels[own] = np.where(rank < test, TEST, np.where(rank < test + valid, VALID, TRAIN))
+    return labels
 
 
 def ratio_counts(n: Int64, valid: float, test: float) -> tuple[Int64, Int64]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vitrail.data.log import Log
-from vitrail.data.split import Part, Split
-from vitrail.errors import ResourceError
+from vitrail.data.log import Log, blocks, distinct, indptr_of
+from vitrail.data.split import Part, Split, histories_of
+from vitrail.resources import afford_memory, free_memory
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -40,10 +39,13 @@ class Asked(Protocol):
         """all, or cold: only items without a training event are ranked and asked for"""
 
 
-def build_part(name: str, log: Log, labels: npt.NDArray[np.int8], protocol: Asked, train: Log, only: Bool | None, *, rolling: bool) -> Part:
+def build_part(
+    name: str, log: Log, labels: npt.NDArray[np.int8], protocol: Asked, train: Log, only: Bool | None, *, rolling: bool, past: Log | None = None
+) -> Part:
     """The queries of the part `name` (valid or test), in user code order, then time.
 
-    `labels` (E,) part of each event; `train` what is fitted on; `only` (N,) the items the split ranks, none: all.
+    `labels` (E,) part of each event; `train` what is fitted on; `only` (N,) the items the split ranks, none: all;
+    `past` the log of the histories, where it is made already.
     """
     own = labels == {"valid": 1, "test": 2}[name]
     shown = {"train": 1}.get(protocol.history_at_test, 2) if name == "test" else 1
@@ -51,45 +53,70 @@ def build_part(name: str, log: Log, labels: npt.NDArray[np.int8], protocol: Aske
     if only is None and protocol.candidates == "cold":
         only = train.item_counts == 0
     asked = own if only is None else own & only[log.items]
-    part = _rolling(name, log, asked, hidden > 0) if rolling else _static(name, log, asked, labels < shown, labels < hidden)
+    if rolling:
+        part = _rolling(name, log, asked, hidden > 0)
+    else:
+        part = _static(name, log, asked, log.where(labels < shown) if past is None else past, labels < hidden)
     if only is None:
         return part
-    warm = int((own & ~asked).sum()) if rolling else len(np.setdiff1d(log.users[own], log.users[asked]))
+    warm = int((own & ~asked).sum()) if rolling else len(np.setdiff1d(log.owners(np.flatnonzero(own)), log.owners(np.flatnonzero(asked))))
     return replace(part, candidates=only, left_out=part.left_out | ({NO_COLD: warm} if warm else {}))
 
 
-def _static(name: str, log: Log, own: Bool, history: Bool, masked: Bool) -> Part:
-    """One query per user: everything known at the cut, asked for all that came in this part."""
-    pairs = log.users * log.n_items + log.items
-    targets, first = np.unique(pairs[own], return_index=True)
-    first = np.flatnonzero(own)[first]
-    users = targets // log.n_items
-    past = log.where(history)
-    asked = past.lengths[users] > 0
-    known = pairs[masked]
-    fresh = asked & ~_contains(np.unique(known[_contains(targets, known)]), targets)
-    keep = np.unique(users[fresh])
-    left_out = {NO_HISTORY: len(np.unique(users[~asked])), ALL_SEEN: len(np.unique(users[asked])) - len(keep)}
-    hidden = log.where(masked)
-    hidden_indptr, where = _spans(hidden.indptr[keep], hidden.indptr[keep + 1])
-    targets, first, users = targets[fresh], first[fresh], users[fresh]
+def _static(name: str, log: Log, own: Bool, past: Log, masked: Bool) -> Part:
+    """One query per user: everything known at the cut (`past`), asked for all that came in this part."""
+    pieces, no_history, all_seen = [], 0, 0
+    for a, b in blocks(log.indptr):
+        piece, without, seen = _asked_of(log, own, past.lengths, masked, a, b)
+        pieces.append(piece)
+        no_history, all_seen = no_history + without, all_seen + seen
+    none = np.zeros(0, dtype=np.int64)
+    keep, counts, targets, first, hidden, mask = (
+        np.concatenate([none.astype(np.int32) if place == 5 else none, *(piece[place] for piece in pieces)]) for place in range(6)
+    )
+    left_out = {NO_HISTORY: no_history, ALL_SEEN: all_seen}
     return Part(
         name,
-        past.histories(keep),
-        mask_indptr=hidden_indptr,
-        mask_items=hidden.items[where].astype(np.int64),
-        target_indptr=np.concatenate([np.searchsorted(users, keep), [len(users)]]).astype(np.int64),
-        target_items=targets % log.n_items,
+        histories_of(past, keep),
+        mask_indptr=indptr_of(hidden),
+        mask_items=mask,
+        target_indptr=indptr_of(counts),
+        target_items=targets,
         left_out={reason: count for reason, count in left_out.items() if count},
         target_rows=None if log.rows is None else np.asarray(log.rows[first]),
         target_times=None if log.times is None else np.asarray(log.times[first]),
     )
 
 
+def _asked_of(log: Log, own: Bool, known: Int64, masked: Bool, a: int, b: int) -> tuple[list[npt.NDArray[Any]], int, int]:
+    """Of the users [a, b): [who is asked, how many targets each, the targets, their first events, how many items are masked for each, these],
+    how many have no history, how many nothing new. `known` (U,) events of each user at the cut."""
+    start, stop = int(log.indptr[a]), int(log.indptr[b])
+    mine = np.flatnonzero(own[start:stop]) + start
+    owners, items = log.owners(mine), log.items[mine].astype(np.int64)
+    targets, first = np.unique(owners * log.n_items + items, return_index=True)
+    users = targets // log.n_items
+    asked = known[users] > 0
+    hidden = np.flatnonzero(masked[start:stop]) + start
+    whose = log.owners(hidden)
+    concerned = np.zeros(b - a, dtype=bool)
+    concerned[users - a] = True
+    near = hidden[concerned[whose - a]]
+    seen = whose[concerned[whose - a]] * log.n_items + log.items[near]
+    fresh = asked & ~_contains(distinct(seen[_contains(targets, seen)]), targets)
+    keep, counts = np.unique(users[fresh], return_counts=True)
+    wanted = np.zeros(b - a, dtype=bool)
+    wanted[keep - a] = True
+    own_mask = wanted[whose - a]
+    lengths = np.bincount(whose[own_mask] - a, minlength=b - a)[keep - a]
+    piece = [keep, counts, targets[fresh] % log.n_items, mine[first[fresh]], lengths, np.asarray(log.items[hidden[own_mask]])]
+    return piece, len(distinct(users[~asked])), len(distinct(users[asked])) - len(keep)
+
+
 def _rolling(name: str, log: Log, own: Bool, mask: bool) -> Part:
     """One query per event: everything of the user before it, asked for that event. The mask, where there is one, is that history."""
     events = np.flatnonzero(own)
-    users = log.users[events]
+    users = log.owners(events)
     starts = log.indptr[users]
     asked = events > starts
     fresh = asked.copy()
@@ -115,16 +142,8 @@ def _rolling(name: str, log: Log, own: Bool, mask: bool) -> Part:
 
 def _afford(entries: int, arrays: int, name: str) -> None:
     """Raises ResourceError where the histories of rolling queries cannot fit into memory."""
-    need = entries * 8 * arrays
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return
-    if need > free:
-        raise ResourceError(
-            f"The rolling queries of the {name} part hold {entries:,} history events, about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: "
-            "use rolling=false or a smaller share."
-        )
+    what = f"The {name} part, with {entries:,} history events of rolling queries,"
+    afford_memory(entries * 8 * arrays, free_memory(), what, "use rolling=false or a smaller share")
 
 
 def _contains(sorted_keys: Int64, keys: Int64) -> Bool:
@@ -174,7 +193,7 @@ def leaks(split: Split) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _overlap(rows: Int64, others: Int64) -> int:
+def _overlap(rows: npt.NDArray[np.integer], others: npt.NDArray[np.integer]) -> int:
     """How many of the distinct `others` are among `rows`; marks are faster than sorting here."""
     marks = np.zeros(max(int(rows.max(initial=-1)), int(others.max(initial=-1))) + 1, dtype=bool)
     marks[rows] = True
@@ -183,21 +202,26 @@ def _overlap(rows: Int64, others: Int64) -> int:
 
 def _of_queries(part: Part, n_items: int) -> list[str]:
     found = []
-    targets = np.sort(np.repeat(np.arange(len(part)), np.diff(part.target_indptr)) * n_items + part.target_items)
-    masked = _shared(targets, part.mask_indptr, part.mask_items, n_items)
+    masked = repeated = 0
+    for start, histories in part.history_blocks():
+        stop = start + len(histories)
+        queries = np.repeat(np.arange(stop - start), np.diff(part.target_indptr[start : stop + 1]))
+        targets = np.sort(queries * n_items + part.target_items[part.target_indptr[start] : part.target_indptr[stop]])
+        hidden = part.mask_indptr[start : stop + 1]
+        masked += _shared(targets, hidden - hidden[0], part.mask_items[hidden[0] : hidden[-1]], n_items)
+        repeated += _shared(targets, histories.indptr.numpy(), histories.items.numpy(), n_items)
     if masked:
         found.append(f"{masked:,} {part.name} targets are masked and can never be answered.")
-    repeated = _shared(targets, part.histories.indptr.numpy(), part.histories.items.numpy(), n_items)
     if repeated > masked:
-        share = _percent((repeated - masked) / len(targets))
+        share = _percent((repeated - masked) / len(part.target_items))
         found.append(f"{share} of the {part.name} targets are already in the history of their query and not masked: repeating is rewarded.")
     return found
 
 
-def _shared(targets: Int64, indptr: Int64, items: Int64, n_items: int) -> int:
+def _shared(targets: Int64, indptr: Int64, items: npt.NDArray[np.integer], n_items: int) -> int:
     """How many of the sorted keys `targets` are among the items of their query."""
     keys = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)) * n_items + items
-    return len(np.unique(keys[_contains(targets, keys)]))
+    return len(distinct(keys[_contains(targets, keys)]))
 
 
 def _percent(share: float) -> str:

@@ -61,6 +61,8 @@ def parse_times(series: pl.Series, unit: str | None = None) -> Times:
     if series.dtype.is_temporal():
         values = _utc(series)
         return Times(values, "date", none, {"a missing time": values.is_null().to_numpy(), "a time before 1970": _mask(values < _epoch(0))})
+    if series.dtype.is_integer() and unit is not None:
+        return _numbers(series, series.is_null(), unit)
     series = series.cast(pl.String).str.strip_chars()
     empty = (series.is_null() | (series == "")).fill_null(True)
     if unit is None and dates_share(series) > 0.5:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitrail.config import Settings
 from vitrail.data.batches import Sets
-from vitrail.data.log import Log
+from vitrail.data.log import Log, distinct
 from vitrail.data.split import Part
 from vitrail.errors import DataError, VitrailError
 from vitrail.evaluation import metrics as M
@@ -24,6 +24,7 @@ from vitrail.evaluation import ranking
 from vitrail.evaluation.intervals import bootstrap_ci
 from vitrail.evaluation.protocol import Protocol
 from vitrail.evaluation.slices import Slice, default_slices
+from vitrail.resources import afford_memory, free_memory
 
 Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -88,7 +89,6 @@ def rank_part(
     size = batch or max(1, BLOCK_BYTES // (4 * max(n_items, 1)))
     codes = np.full((len(part), k), -1, dtype=np.int64)
     values = np.full((len(part), k), -np.inf, dtype=np.float32)
-    mask_indptr, mask_items = torch.from_numpy(np.array(part.mask_indptr)), torch.from_numpy(np.array(part.mask_items, dtype=np.int64))
     banned = None if part.candidates is None else torch.from_numpy(~part.candidates)
     start = 0
     while start < len(part):
@@ -102,7 +102,9 @@ def rank_part(
                 banned = banned.to(scores.device)
                 scores = scores.masked_fill(banned, ranking.REMOVED)
             scores = scores.float().contiguous()
-            masked = ranking.mask_(scores, mask_indptr[start : stop + 1], mask_items)
+            bounds = part.mask_indptr[start : stop + 1]
+            hidden = torch.from_numpy(part.mask_items[bounds[0] : bounds[-1]].astype(np.int64))
+            masked = ranking.mask_(scores, torch.from_numpy(bounds - bounds[0]), hidden)
             try:
                 ranking.refuse_nan(masked[1])  # those that are not masked are seen by top_k
                 best, worth = ranking.top_k(scores, k, tie_ranks)
@@ -162,6 +164,8 @@ def evaluate_part(
     started = time.perf_counter()
     n_items = len(item_hashes)
     width = max((metric.k for metric in wanted), default=1)
+    need = 4 * BLOCK_BYTES + len(part) * (40 * width + 16 * len(wanted))
+    afford_memory(need, free_memory(), f"Measuring the {part.name} part", "ask for metrics of shorter lists, or use a smaller share")
     codes, _ = rank_part(part, score, k=min(width, n_items), tie_ranks=ranking.tie_ranks(item_hashes, tie_seed), batch=batch, progress=progress)
     codes = np.pad(codes, ((0, 0), (0, width - codes.shape[1])), constant_values=-1)
     hits = hits_of(codes, part.target_indptr, part.target_items, n_items)
@@ -204,7 +208,7 @@ def _warnings(part: Part) -> list[str]:
 def clusters_of(users: Int) -> Int | None:
     """User of each query where a user asks several, else none; an unknown user (-1) is a user of its own each time."""
     own = np.where(users >= 0, users, -1 - np.arange(len(users)))
-    return own if len(np.unique(own)) < len(own) else None
+    return own if len(distinct(own)) < len(own) else None
 
 
 def _measure(metric: M.Metric, hits: Bool, targets: Int, protocol: Protocol) -> npt.NDArray[np.float64]:
@@ -222,7 +226,8 @@ def _measure_lists(
     if metric.name == "novelty":
         return M.novelty(codes, train_counts)
     if metric.name == "popularity_lift":
-        return M.popularity_lift(codes, train_counts, part.histories.indptr.numpy(), part.histories.items.numpy())
+        means = [M.mean_counts(train_counts, some.indptr.numpy(), some.items.numpy()) for _, some in part.history_blocks()]
+        return M.lift_over(codes, train_counts, np.concatenate(means))
     if metric.name == "intra_list_diversity" and vectors is not None:
         return M.intra_list_diversity(codes, vectors)
     return M.coverage(codes, n_candidates) if metric.name == "coverage" else M.gini(codes, n_candidates)

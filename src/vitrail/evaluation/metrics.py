@@ -108,10 +108,19 @@ def popularity_lift(codes: Int, item_counts: Int, history_indptr: Int, history_i
     """How much more popular the lists are than the histories: mean over queries of the mean train count of the list, over the
     same of the history, minus 1. Queries with an empty list or history are left out; NaN where nothing is left or the histories have no events.
     """
+    return lift_over(codes, item_counts, mean_counts(item_counts, history_indptr, history_items))
+
+
+def mean_counts(item_counts: Int, history_indptr: Int, history_items: Int) -> Float:
+    """(Q,) mean train count of the items of each history; not finite where it is empty."""
     lengths = np.diff(history_indptr)
     with np.errstate(divide="ignore", invalid="ignore"):
         owner = np.repeat(np.arange(len(lengths)), lengths)
-        before = np.bincount(owner, weights=item_counts[history_items], minlength=len(lengths)) / lengths
+        return np.asarray(np.bincount(owner, weights=item_counts[history_items], minlength=len(lengths)) / lengths)
+
+
+def lift_over(codes: Int, item_counts: Int, before: Float) -> float:
+    """`popularity_lift` over what `mean_counts` found in the histories."""
     listed = _list_mean(item_counts.astype(np.float64), codes)
     both = np.isfinite(before) & np.isfinite(listed)
     base = before[both].mean() if both.any() else 0.0

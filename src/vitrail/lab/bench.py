@@ -18,9 +18,10 @@ from vitrail.errors import DataError, ResourceError, SettingError
 from vitrail.evaluation.metrics import METRICS, parse_metric
 from vitrail.evaluation.protocol import Protocol
 from vitrail.files import read_json, write_json
+from vitrail.resources import free_memory
 from vitrail.systems import registry
 from vitrail.systems.base import Sizes, System, TrainSettings
-from vitrail.train.fit import Content, Fitter, cut, free_memory, pick_device
+from vitrail.train.fit import Content, Fitter, cut, pick_device
 from vitrail.train.loop import Watch
 
 LEAST_USERS = 30

@@ -35,6 +35,10 @@ def history_matrix(histories: Sets, n_items: int, binary: bool) -> sparse.csr_ar
     return H
 
 
+LIBRARIES = 128 * 2**20
+"""What the libraries of training take once, in bytes."""
+
+
 class Table(System):
     """Learns item-item weights, or one score per item, in closed form; a history is a user."""
 
@@ -194,8 +198,9 @@ class TwoTower(Factors):
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         parameters = 4 * (sizes.users + sizes.items) * config.dim
-        vectors = 0 if config.shared_negatives or config.loss == "full_softmax" else 12 * config.batch * config.negatives * config.dim
-        return 5 * parameters + vectors + 40 * events
+        own = 0 if config.shared_negatives or config.loss == "full_softmax" else config.negatives
+        vectors = 16 * config.batch * config.dim * (2 + own)  # gathered, in the loss, in the regulariser, and their gradients
+        return 5 * parameters + vectors + 32 * events + LIBRARIES
 
 
 class Graph(TwoTower):
@@ -220,6 +225,12 @@ class Graph(TwoTower):
 
     def tables(self) -> tuple[Tensor, Tensor]:
         return self.nodes()
+
+    @classmethod
+    def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
+        layer = 4 * (sizes.users + sizes.items) * config.dim
+        # each layer and its gradient, their stack and mean; the adjacency while it is made
+        return super().memory(config, sizes, events) + layer * (3 * getattr(config, "layers", 2) + 3) + 120 * events
 
 
 def zero_absent(users: nn.Parameter, indptr: Tensor) -> None:

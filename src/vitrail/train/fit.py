@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vitrail.evaluation import journal
 from vitrail.evaluation.evaluator import Evaluation, diversity_vectors, evaluate_part
 from vitrail.evaluation.protocol import Protocol, parse_protocol, protocol_for
 from vitrail.funnel.recommender import Recommender, load, score_or_popular
+from vitrail.resources import afford_disk, afford_memory, free_memory
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System, TrainSettings
 from vitrail.train.checkpoint import Checkpoints, Progress
@@ -44,15 +44,6 @@ class FitResult:
         info = self.recommender.info
         keys = ("system", "data", "fingerprint", "protocol", "epochs", "seconds", "validation", "parameters")
         return {**{key: info.get(key) for key in keys}, "run": None if self.run is None else str(self.run), "leaks": list(self.split.leaks)}
-
-
-def free_memory() -> int:
-    """Bytes that can be taken without swapping; a very large number where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 2**62
 
 
 def pick_device(name: str) -> torch.device:
@@ -193,14 +184,9 @@ def _open_run(out: str | Path | None, run: Run, resume: bool, overwrite: bool) -
 
 
 def _check_memory(cls: type[System], config: Any, sizes: Sizes, events: int, quiet: bool) -> None:
-    need, free = cls.memory(config, sizes, events), free_memory()
-    if need > free:
-        raise ResourceError(
-            f"This fit needs about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free: "
-            "use a smaller catalogue (k-core at ingest) or another system."
-        )
-    if need > 2**30 and not quiet:
-        print(f"needs about {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free", file=sys.stderr)  # noqa: T201
+    afford_memory(
+        cls.memory(config, sizes, events), free_memory(), "This fit", "use a smaller catalogue (k-core at ingest) or another system", quiet=quiet
+    )
 
 
 class Fitter:
@@ -230,6 +216,10 @@ class Fitter:
     def fit(self, cls: type[System], config: Any, sizes: Sizes) -> tuple[System, Given, Progress]:
         """The fitted model, what it was given, and how it went; fitted again on train and valid where the protocol says so."""
         model, given = self.build(cls, config, sizes, self.split.train)
+        if self.folder is not None:
+            # weights, their two moments and the best of them in a checkpoint, and the artifact with what is known of the users
+            weights = sum(p.numel() for p in model.parameters())
+            afford_disk(20 * weights + 16 * len(self.split.known), self.folder, "This run")
         progress = self._train(model, config, self.split.train, "artifact", None)
         model.eval()
         if self.split.valid is not None:

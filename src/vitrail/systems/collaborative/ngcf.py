@@ -108,3 +108,9 @@ class NGCF(Graph):
             x, unit = self.layer(n, x, self.mix(share * bag(sent, histories.items, histories.indptr), x, degrees))
             answers.append(unit)
         return torch.cat(answers, 1)
+
+    @classmethod
+    def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
+        # the vectors of a batch are those of all layers side by side, and a layer holds two products beside its own
+        beside = 48 * config.batch * config.dim + 8 * (sizes.users + sizes.items) * config.dim
+        return super().memory(config, sizes, events) + beside * config.layers
