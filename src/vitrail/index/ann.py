@@ -150,7 +150,7 @@ class AnnIndex(ExactIndex):
         import faiss
 
         plan, n = self.plan, self.rows.n
-        fetch = min(k * max(plan.refine, 1), n)
+        fetch = min(max(k, plan.k) * plan.refine if plan.refine else k, n)
         parameters = None
         if effort is not None or kept is not None or k > plan.k:
             share = 1.0 if kept is None else kept.count / n

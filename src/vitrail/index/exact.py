@@ -91,7 +91,7 @@ class ExactIndex:
             self.rows, self._vectors = Rows(list(ids)), array
         self.dim = int(self._vectors.shape[1])
         self._gate = Gate()
-        self._kept: dict[Any, Kept] = {}
+        self._made: dict[Any, Any] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,7 +102,7 @@ class ExactIndex:
     @property
     def ids(self) -> list[str]:
         """N outside ids in the order in which they were added; the order of a filter's mask."""
-        return self.rows.names[self.rows.order].tolist()
+        return limited(self._made, "ids", lambda: self.rows.names[self.rows.order].tolist())  # type: ignore[no-any-return]
 
     def vectors(self, ids: Sequence[str] | None = None) -> Float:
         """(E, D) the vectors of `ids`, of all in the order of `ids` where none are named; unit length under cosine. Raises SettingError."""
@@ -140,11 +140,11 @@ class ExactIndex:
     def _keep(self, filter: Filter | None) -> Kept | None:
         """What may be found; none where that is every row."""
         if filter is None or (filter.ids is None and filter.where is None and filter.mask is None):
-            return limited(self._kept, "alive", lambda: Kept(self.rows.alive[: self.rows.n].copy(), False)) if self.rows.dead else None
+            return limited(self._made, "alive", lambda: Kept(self.rows.alive[: self.rows.n].copy(), False)) if self.rows.dead else None
         if filter.ids is None and filter.mask is None:
-            return limited(self._kept, ("where", filter.where), lambda: Kept(self._passing(filter)))
+            return limited(self._made, ("where", filter.where), lambda: Kept(self._passing(filter)))
         mask = self._passing(filter)
-        return limited(self._kept, blake2b(np.packbits(mask), digest_size=16).digest(), lambda: Kept(mask))
+        return limited(self._made, blake2b(np.packbits(mask), digest_size=16).digest(), lambda: Kept(mask))
 
     def _passing(self, filter: Filter) -> Mask:
         n = self.rows.n
@@ -169,7 +169,7 @@ class ExactIndex:
 
     def _attribute_rows(self) -> Int:
         table = self.attributes
-        return limited(self._kept, "attributes", lambda: self.rows.find(table["item"].to_list()))  # type: ignore[index,return-value]
+        return limited(self._made, "attributes", lambda: self.rows.find(table["item"].to_list()))  # type: ignore[index,return-value]
 
     # changing
 
@@ -225,7 +225,7 @@ class ExactIndex:
         self.rows.append(ids, births)
 
     def _changed(self) -> None:
-        self._kept = {}
+        self._made = {}
 
     def _compact_if_due(self) -> None:
         if self.rows.dead > DEAD * self.rows.n:
