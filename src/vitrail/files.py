@@ -63,8 +63,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     Raises DataError where `path` exists and `overwrite` is false.
     """
     target = Path(path)
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise DataError(f"{target} exists already: choose another place, or pass --overwrite.")
+    refuse_taken(target, overwrite=overwrite)
     with full_disk_as_sentence(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -88,6 +87,13 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
                 temporary.replace(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_taken(path: str | Path, *, overwrite: bool) -> None:
+    """Raises DataError where there is something at `path` that must not be replaced; asked before long work, and before writing."""
+    target = Path(path)
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"{target} exists already: choose another place, or pass --overwrite.")
 
 
 def _umask() -> int:

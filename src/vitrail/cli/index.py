@@ -50,11 +50,13 @@ def build(
     json: JSON = False,
 ) -> None:
     """Build an index to a recall over the item vectors of a run, tuned on the vectors of its users; the recall is measured and told."""
+    from vitrail.files import refuse_taken
     from vitrail.funnel.recommender import load
     from vitrail.funnel.through_index import index_of
 
     load_plugins(system)
     target = out or run / "index"
+    refuse_taken(target, overwrite=overwrite)
     started = time.perf_counter()
     said: list[str] = []
     tell = said.append if json else show.note

@@ -238,9 +238,9 @@ class MilvusIndex:
 
 def _ordered(ids: Any, scores: Any) -> Hits:
     """Equal scores in the order of all of Vitrail: by a hash of the id."""
-    if not (scores[:, 1:] == scores[:, :-1]).any() or not len(ids):
-        return Hits(ids, scores)
     names = list({name for name in ids.ravel() if name is not None})
+    if not names or not (scores[:, 1:] == scores[:, :-1]).any():
+        return Hits(ids, scores)
     code = {name: place for place, name in enumerate(names)}
     codes = np.array([[code.get(name, -1) for name in row] for row in ids.tolist()], dtype=np.int64)
     worth, found = by_tie_rank(torch.from_numpy(scores), torch.from_numpy(codes), tie_ranks(hash_ids(names), 0))
