@@ -107,8 +107,9 @@ def as_vectors(values: Any, dim: int | None = None) -> Float:
 
 def unit(vectors: Float) -> Float:
     """(E, D) rows of length 1; a row of zeros stays."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1.0).astype(np.float32)
+    norms: Float = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
+    norms[norms == 0] = 1.0
+    return vectors / norms
 
 
 def check_metric(metric: str) -> Metric:

@@ -144,7 +144,7 @@ class ExactIndex:
         if filter.ids is None and filter.mask is None:
             return limited(self._made, ("where", filter.where), lambda: Kept(self._passing(filter)))
         mask = self._passing(filter)
-        return limited(self._made, blake2b(np.packbits(mask), digest_size=16).digest(), lambda: Kept(mask))
+        return limited(self._made, blake2b(np.packbits(mask).tobytes(), digest_size=16).digest(), lambda: Kept(mask))
 
     def _passing(self, filter: Filter) -> Mask:
         n = self.rows.n

@@ -95,7 +95,8 @@ class Rows:
         """New rows at the end."""
         count, known = len(ids), self._rows()
         self.names = room_for(self.names, self.n, count + 1)
-        self.hashes, self.births, self.alive = (room_for(array, self.n, count) for array in (self.hashes, self.births, self.alive))
+        self.hashes, self.births = room_for(self.hashes, self.n, count), room_for(self.births, self.n, count)
+        self.alive = room_for(self.alive, self.n, count)
         new = slice(self.n, self.n + count)
         self.names[new], self.hashes[new], self.alive[new] = list(ids), hash_ids(ids), True
         self.births[new] = np.arange(self._born, self._born + count) if births is None else births
