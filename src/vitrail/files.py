@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,15 @@ def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_files(folder: Path, digests: Mapping[str, str], remedy: str, *, verify: bool = True) -> None:
+    """Raises ArtifactError, with the `remedy`, where a file of `folder` is absent or, if `verify`, does not have its SHA-256 of `digests`."""
+    for name, digest in digests.items():
+        if not (folder / name).exists():
+            raise ArtifactError(f"{folder / name} is missing: the folder is incomplete; {remedy} or restore it.")
+        if verify and sha256(folder / name) != digest:
+            raise ArtifactError(f"{folder / name} is damaged: its checksum differs from the manifest; {remedy} or restore it.")
 
 
 def fingerprint(value: Any) -> str:

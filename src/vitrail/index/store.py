@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from vitrail.errors import ArtifactError, unknown
-from vitrail.files import atomic_folder, read_json, sha256, write_json
+from vitrail.files import atomic_folder, check_files, read_json, sha256, write_json
 from vitrail.index.base import Index
 from vitrail.index.rows import Rows
 
@@ -55,11 +55,7 @@ def read_manifest(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
         raise ArtifactError(f"{folder / MANIFEST} is damaged, or no manifest of an index: build the index again.")
     if manifest["format"] > FORMAT:
         raise ArtifactError(f"{folder} was written by a newer Vitrail (index format {manifest['format']}, this one reads {FORMAT}): upgrade Vitrail.")
-    for name, digest in manifest["files"].items():
-        if not (folder / name).exists():
-            raise ArtifactError(f"{folder / name} is missing: the index is incomplete; build it again or restore it.")
-        if verify and sha256(folder / name) != digest:
-            raise ArtifactError(f"{folder / name} is damaged: its checksum differs from the manifest; build the index again or restore it.")
+    check_files(folder, manifest["files"], "build the index again", verify=verify)
     return manifest
 
 
