@@ -126,6 +126,8 @@ class AnnIndex(ExactIndex):
     def _search(self, Q: Float, k: int, kept: Kept | None) -> tuple[Int, Float]:
         if kept is None and k < self.rows.n:
             rows, scores = self._approximate(Q, k, None)
+            if len(Q) == 1 and rows[0, k - 1] >= 0:  # the common case, in which every microsecond is seen
+                return rows, scores
             wanting = rows[:, k - 1] < 0
         elif kept is None or kept.exactly or kept.count <= k or self._scan_is_cheaper(kept, k, len(Q)):
             return self._scan(Q, k, kept)
@@ -134,7 +136,8 @@ class AnnIndex(ExactIndex):
             wanting = rows[:, k - 1] < 0
             if kept.exactly is None and len(Q):
                 truth = self._scan(Q[:AUDIT], k, kept)
-                kept.exactly = recall(scores[:AUDIT], truth[1]) < self.plan.target
+                found = recalls(scores[:AUDIT], truth[1])
+                kept.exactly = bool(found.mean() + found.std() / len(found) ** 0.5 < self.plan.target)
                 rows[:AUDIT], scores[:AUDIT] = truth
                 wanting = np.arange(len(Q)) >= AUDIT if kept.exactly else rows[:, k - 1] < 0
         if wanting.any():
@@ -160,7 +163,8 @@ class AnnIndex(ExactIndex):
         scores, rows = self._structure.search(Q, fetch, params=parameters)
         if plan.refine:
             return self._refined(Q, rows, k)
-        if (scores[:, 1:] == scores[:, :-1]).any():
+        tied = len(set(scores[0].tolist())) < fetch if len(Q) == 1 else (scores[:, 1:] == scores[:, :-1]).any()
+        if tied:
             scores[rows < 0] = -np.inf
             worth, codes = by_tie_rank(torch.from_numpy(scores), torch.from_numpy(rows), self.rows.keys)
             scores, rows = worth.numpy(), codes.numpy()

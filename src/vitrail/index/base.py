@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -99,8 +100,8 @@ def as_vectors(values: Any, dim: int | None = None) -> Float:
     if array.ndim != 2 or (dim is not None and array.shape[1] != dim):
         wanted = "two dimensions" if dim is None else f"the shape (any, {dim})"
         raise SettingError(f"The vectors have the shape {array.shape}, and {wanted} is needed: pass what the index was built from.")
-    # one sum tells that all is finite; where it overflows each number is looked at
-    if not np.isfinite(array.sum()) and not np.isfinite(array).all():
+    # one product tells that all is finite; where it overflows each number is looked at
+    if not isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
         raise DataError("A vector holds NaN or an infinite number: mend it before it goes to an index.")
     return array
 

@@ -144,6 +144,8 @@ class ExactIndex:
         if filter.ids is None and filter.mask is None:
             return limited(self._made, ("where", filter.where), lambda: Kept(self._passing(filter)))
         mask = self._passing(filter)
+        if mask.all():
+            return None
         return limited(self._made, blake2b(np.packbits(mask).tobytes(), digest_size=16).digest(), lambda: Kept(mask))
 
     def _passing(self, filter: Filter) -> Mask:
