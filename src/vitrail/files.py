@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,7 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     Raises DataError where `path` exists and `overwrite` is false.
     """
     target = Path(path)
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise DataError(f"{target} exists already: choose another place, or pass --overwrite.")
+    refuse_taken(target, overwrite=overwrite)
     with full_disk_as_sentence(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -88,6 +87,13 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
                 temporary.replace(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_taken(path: str | Path, *, overwrite: bool) -> None:
+    """Raises DataError where there is something at `path` that must not be replaced; asked before long work, and before writing."""
+    target = Path(path)
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"{target} exists already: choose another place, or pass --overwrite.")
 
 
 def _umask() -> int:
@@ -126,6 +132,15 @@ def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_files(folder: Path, digests: Mapping[str, str], remedy: str, *, verify: bool = True) -> None:
+    """Raises ArtifactError, with the `remedy`, where a file of `folder` is absent or, if `verify`, does not have its SHA-256 of `digests`."""
+    for name, digest in digests.items():
+        if not (folder / name).exists():
+            raise ArtifactError(f"{folder / name} is missing: the folder is incomplete; {remedy} or restore it.")
+        if verify and sha256(folder / name) != digest:
+            raise ArtifactError(f"{folder / name} is damaged: its checksum differs from the manifest; {remedy} or restore it.")
 
 
 def fingerprint(value: Any) -> str:

@@ -127,6 +127,24 @@ def check_strangers(recommender: Recommender) -> None:
         assert near.height == 5 and "i 0" not in near["item"].to_list()
 
 
+def check_dense(recommender: Recommender) -> None:
+    """It says truthfully whether its scores are inner products; if so, an exact index of its item vectors gives the same answers."""
+    from vitrail.index.exact import ExactIndex
+
+    model, histories = recommender.model, recommender._questions([f"u{u}" for u in range(SIDE)], None)
+    with torch.inference_mode():
+        queries, items = model.query_vectors(histories), model.item_vectors()
+        assert (queries is not None, items is not None) == (model.can.dense, model.can.dense), f"{recommender.name}: can.dense is not the truth"
+        if queries is None or items is None:
+            return
+        torch.testing.assert_close(queries @ items.T, model.scores(histories).float(), rtol=1e-4, atol=1e-4)
+    through = recommender.with_index(ExactIndex(recommender.item_ids.ids.to_list(), items))
+    asked: dict[str, Any] = {"users": ["u0", "nobody", "u1"], "k": 5, "filter": 'colour == "white"'}
+    found, plain = through.recommend(**asked), recommender.recommend(**asked)
+    assert found.drop("score", "sources").equals(plain.drop("score", "sources"))
+    np.testing.assert_allclose(found["score"].to_numpy(), plain["score"].to_numpy(), rtol=1e-4, atol=1e-4)
+
+
 def check_item_order(name: str, data: Dataset, folder: Path) -> None:
     """The same events and items in another order of rows: the same answers, bit for bit."""
     settings = quick(name, epochs=2)
@@ -184,6 +202,7 @@ def battery(name: str, folder: Path, *, limit: float | None = CPU_SECONDS, say: 
         check_round_trip(recommender, folder)
         check_batches(recommender)
         check_strangers(recommender)
+        check_dense(recommender)
         check_item_order(name, data, folder)
         check_resume(name, data, folder)
         spent = time.process_time() - started

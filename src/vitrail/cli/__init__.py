@@ -97,7 +97,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, content, data, house, lab, learn
+    from vitrail.cli import answer, content, data, house, index, lab, learn
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
@@ -114,6 +114,7 @@ def _assemble() -> None:
     ]
     app.add_typer(data.app, name="data")
     app.add_typer(content.app, name="content")
+    app.add_typer(index.app, name="index")
     for name, verb in verbs:
         app.command(name)(verb)
 

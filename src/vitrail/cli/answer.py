@@ -43,6 +43,7 @@ def recommend(
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Items of the history may come back.")] = False,
     filter: Filter = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted --users job.")] = False,
+    index: Annotated[Path | None, typer.Option(metavar="INDEX", help="Search through an index made by `vitrail index build`.")] = None,
     system: Plugin = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     json: JSON = False,
@@ -55,6 +56,10 @@ def recommend(
     if resume and users is None:
         raise SettingError("--resume goes on with a --users job.")
     recommender = _open(run, system)
+    if index is not None:
+        from vitrail.index.store import open_index
+
+        recommender = recommender.with_index(open_index(index))
     if users is not None and out is not None:
         asked: Any = "all" if users == "all" else read_users(Path(users))
         rows = recommender.answer_everyone(asked, out, k, include_seen=include_seen, filter=filter, resume=resume, progress=not quiet)

@@ -69,7 +69,7 @@ def _needs(card: Card) -> str:
 
 
 def _can(card: Card) -> str:
-    words = {"new_users": "new users", "cold_items": "cold items", "similar": "similar items", "filters": "filters"}
+    words = {"new_users": "new users", "cold_items": "cold items", "similar": "similar items", "filters": "filters", "dense": "an index"}
     return ", ".join(word for key, word in words.items() if getattr(card.can, key))
 
 

@@ -63,7 +63,7 @@ def top_k(scores: Tensor, k: int, tie_ranks: Tensor) -> tuple[Tensor, Tensor]:
     values, codes = values[:, :width], codes[:, :width]
     if len(rows):
         values, codes = values.clone(), codes.clone()
-        values[rows], codes[rows] = _by_tie_rank(values[rows], codes[rows], tie_ranks)
+        values[rows], codes[rows] = by_tie_rank(values[rows], codes[rows], tie_ranks)
         rows = rows[cut]
     if len(rows):
         values[rows], codes[rows] = _fill_from_ties(scores, rows, values[rows], codes[rows], tie_ranks)
@@ -74,7 +74,7 @@ def top_k(scores: Tensor, k: int, tie_ranks: Tensor) -> tuple[Tensor, Tensor]:
     return codes, values
 
 
-def _by_tie_rank(values: Tensor, codes: Tensor, tie_ranks: Tensor) -> tuple[Tensor, Tensor]:
+def by_tie_rank(values: Tensor, codes: Tensor, tie_ranks: Tensor) -> tuple[Tensor, Tensor]:
     """Order short lists (R, K) by value down, then tie rank up."""
     order = tie_ranks[codes].argsort(dim=1)
     values, codes = values.gather(1, order), codes.gather(1, order)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vitrail.data.log import Log
 from vitrail.errors import ArtifactError, SettingError
-from vitrail.files import atomic_folder, read_json, sha256, write_json
+from vitrail.files import atomic_folder, check_files, read_json, sha256, write_json
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System
 from vitrail.train.checkpoint import load_tensors, save_tensors
@@ -98,11 +98,7 @@ def load_artifact(path: str | Path) -> tuple[System, Given, Log, Tensor, pl.Data
         raise ArtifactError(f"{folder / MANIFEST} is damaged: it has no format number; fit again or restore it.")
     if manifest["format"] > FORMAT:
         raise ArtifactError(f"{folder} was written by a newer Vitrail (artifact format {manifest['format']}, this one reads {FORMAT}): upgrade Vitrail.")
-    for name, digest in manifest["files"].items():
-        if not (folder / name).exists():
-            raise ArtifactError(f"{folder / name} is missing: the folder is incomplete; fit again or restore it.")
-        if sha256(folder / name) != digest:
-            raise ArtifactError(f"{folder / name} is damaged: its checksum differs from the manifest; fit again or restore it.")
+    check_files(folder, manifest["files"], "fit again")
     try:
         cls = registry.find(manifest["system"])
     except SettingError:

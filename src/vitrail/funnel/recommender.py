@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,10 @@ from vitrail.evaluation.ranking import tie_ranks, top_k
 from vitrail.files import fingerprint
 from vitrail.funnel.artifact import load_artifact, save_artifact
 from vitrail.systems.base import Given, System
+
+if TYPE_CHECKING:
+    from vitrail.funnel.through_index import ThroughIndex
+    from vitrail.index.base import Index
 
 SOURCES = pl.List(pl.Struct({"name": pl.String, "rank": pl.Int32, "score": pl.Float32}))
 BLOCK = 64 * 2**20
@@ -64,6 +69,7 @@ class Recommender:
         self._users = users
         self._ties = tie_ranks(self.item_ids.hashes, 0)
         self._allowed = lru_cache(maxsize=64)(self._allow)
+        self._through: ThroughIndex | None = None
         with torch.no_grad():
             model.prepare()
 
@@ -74,6 +80,17 @@ class Recommender:
 
     def __repr__(self) -> str:
         return f"Recommender({self.name!r}: {len(self.item_ids):,} items, {len(self.user_ids):,} users)"
+
+    def with_index(self, index: Index) -> Self:
+        """The same system, whose answers come through `index`, made from its item vectors (`vitrail.funnel.through_index.index_of`).
+
+        Raises SettingError where the system's scores are no inner products, or the index was made from something else.
+        """
+        from vitrail.funnel.through_index import ThroughIndex
+
+        through = copy(self)
+        through._through = ThroughIndex(self, index)
+        return through
 
     # scoring
 
@@ -97,6 +114,14 @@ class Recommender:
             scores = scores.clone() if not condition else scores
             scores[rows, seen.items] = -torch.inf
         return top_k(scores, min(k, len(self.item_ids)), self._ties)
+
+    def _find(self, questions: Sets, k: int, include_seen: bool, condition: str | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes (B, K), values (B, K), and (B,) bool: answered by the system itself."""
+        seen = None if include_seen else questions
+        if self._through is not None:
+            return self._through.find(questions, k, seen, condition)
+        scores, own = self.score(questions)
+        return (*self._best(scores, k, condition, seen), own)
 
     def _questions(self, users: Sequence[str] | None, histories: Sequence[Sequence[str]] | None) -> Sets:
         if (users is None) == (histories is None):
@@ -144,8 +169,7 @@ class Recommender:
 
     def _answer(self, questions: Sets, k: int, include_seen: bool, condition: str | None, offset: int) -> pl.DataFrame:
         with threads_for(len(questions) * len(self.item_ids)):
-            scores, own = self.score(questions)
-            codes, values = self._best(scores, k, condition, None if include_seen else questions)
+            codes, values, own = self._find(questions, k, include_seen, condition)
         return self._table(codes, values, own, offset)
 
     def _table(self, codes: Tensor, values: Tensor, own: Tensor, offset: int) -> pl.DataFrame:
@@ -180,8 +204,7 @@ class Recommender:
         """
         questions = self._questions(None if user is None else [user], None if history is None else [history])
         with threads_for(len(self.item_ids)):
-            scores, own = self.score(questions)
-            codes, values = self._best(scores, k, filter, None if include_seen else questions)
+            codes, values, own = self._find(questions, k, include_seen, filter)
         itself = bool(own[0])
         name = self.name if itself else "popular"
         rows = []

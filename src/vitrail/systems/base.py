@@ -103,6 +103,8 @@ class Can(Settings):
     """Has a similarity between items."""
     filters: bool = True
     """Answers under a filter over item attributes."""
+    dense: bool = False
+    """Scores are inner products of `query_vectors` and `item_vectors`, so that an index may search them; told by whether these are written."""
 
 
 class Card(Settings):
@@ -237,6 +239,14 @@ class System(nn.Module):
         """(B,) bool: the histories this system can answer itself; the rest get the popular list."""
         return histories.lengths > 0
 
+    def item_vectors(self) -> Tensor | None:
+        """(N, D) float32 of a prepared system whose scores are inner products; none for any other."""
+        return None
+
+    def query_vectors(self, histories: Sets) -> Tensor | None:
+        """B histories -> (B, D) float32, whose inner products with `item_vectors` are the scores; none for any other."""
+        return None
+
     def similarity(self, items: Tensor) -> Tensor:
         """(B,) item codes -> (B, N) float32 similarity to every item."""
         raise SettingError(f'System "{self.card.name}" has no similarity between items.')
@@ -253,6 +263,8 @@ def system(name: str, *, stage: Stage, family: str, paper: str | None = None, ye
     def register(cls: S) -> S:
         skeleton = next((base.__name__ for base in cls.__mro__[1:] if base.__module__.startswith("vitrail.systems.")), "System")
         module = __import__("sys").modules[cls.__module__]
+        dense = cls.item_vectors is not System.item_vectors and cls.query_vectors is not System.query_vectors
+        cls.can = cls.can.model_copy(update={"dense": dense})
         summary = (cls.__doc__ or module.__doc__ or name).strip().split("\n\n")[0].replace("\n", " ")
         cls.card = Card(
             name=name, stage=stage, family=family, paper=paper, year=year, status=status, summary=summary, skeleton=skeleton, needs=cls.needs, can=cls.can

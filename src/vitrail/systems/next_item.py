@@ -114,8 +114,14 @@ class NextItem(System):
         newest = (batch.mask.sum(1) - 1).clamp(min=0).to(h.device)
         return self.finish(self.ask(h[torch.arange(len(h), device=h.device), newest]))
 
+    def item_vectors(self) -> Tensor:
+        return self._items
+
+    def query_vectors(self, histories: Sets) -> Tensor:
+        return self.represent(histories).float()
+
     def scores(self, histories: Sets) -> Tensor:
-        return self.represent(histories).float() @ self._items.T
+        return self.query_vectors(histories) @ self._items.T
 
     def similarity(self, items: Tensor) -> Tensor:
         unit = F.normalize(self._items, dim=1)

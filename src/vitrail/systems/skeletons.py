@@ -127,7 +127,10 @@ class Factors(System):
         known = (users >= 0) & self._seen[users.clamp(min=0)]
         return known | (histories.lengths.to(known.device) > 0) if self.can.new_users else known
 
-    def scores(self, histories: Sets) -> Tensor:
+    def item_vectors(self) -> Tensor:
+        return self._items
+
+    def query_vectors(self, histories: Sets) -> Tensor:
         users = histories.users.to(self._users.device)
         vectors = self._users[users.clamp(min=0)]
         if self.can.new_users:
@@ -136,7 +139,10 @@ class Factors(System):
                 folded = self.fold_in(histories.to(self._users.device))
                 assert folded is not None, "can.new_users promises fold_in"
                 vectors = torch.where(known[:, None], vectors, self.finish(folded))
-        return vectors @ self._items.T
+        return vectors
+
+    def scores(self, histories: Sets) -> Tensor:
+        return self.query_vectors(histories) @ self._items.T
 
     def similarity(self, items: Tensor) -> Tensor:
         unit = F.normalize(self._items, dim=1)
