@@ -18,6 +18,8 @@ from vitrail.evaluation.protocol import Protocol
 from vitrail.files import atomic_file, atomic_folder, read_json, write_json
 from vitrail.train.fit import cut
 
+ATOMIC = "split"
+"""What RecBole's data set is called."""
 METRICS = ["recall@10", "ndcg@10"]
 
 
@@ -102,9 +104,9 @@ def hand_over(data: recipes.Data, split_text: str, *, data_root: Path, work: Pat
         arrays = arrays_of(split)
         with atomic_folder(folder) as temporary:
             np.savez(temporary / "split.npz", **arrays)
-            home = temporary / "recbole" / data.name
+            home = temporary / "recbole" / ATOMIC  # RecBole would take a file of its own for the name ml-100k
             home.mkdir(parents=True)
-            for name, text in atomic_files(arrays, data.name, ordered=settings.name == "leave-last-out").items():
+            for name, text in atomic_files(arrays, ATOMIC, ordered=settings.name == "leave-last-out").items():
                 with atomic_file(home / name) as file:
                     file.write_text(text, encoding="utf-8")
     return dataset.path, folder, Judge(dataset, split, protocol)

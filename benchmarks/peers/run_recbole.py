@@ -74,7 +74,7 @@ class Side:
 
         torch.set_num_threads(job["threads"])
         self.torch, self.job = torch, job
-        self.config = Config(model=job["model"], dataset=job["data"], config_dict=configuration(job))
+        self.config = Config(model=job["model"], dataset="split", config_dict=configuration(job))
         self.split = _lists.read_split(job)
         actions = {"load": self.load, "build": self.build, "evaluate": self.evaluate, "lists": self.lists}
         self.desk = _desk.Desk(actions, self.train, self.validate, self.keep, self.back)
