@@ -43,8 +43,8 @@ RECIPES ?=
 reproduce: $(STAMP)  ## the recipes; heavy ones by name: make reproduce RECIPES="sasrec.beauty --write"; goes on where it was stopped
 	@$(BIN)/python benchmarks/reproduce.py $(RECIPES)
 
-bench: $(STAMP)  ## times of import, recommend, evaluate and serve, against their goals
-	@failed=0; for name in import recommend evaluate serve; do $(BIN)/python benchmarks/bench_$$name.py || failed=1; done; exit $$failed
+bench: $(STAMP)  ## times of import, recommend, evaluate and serve, then side by side with peers, against their goals
+	@failed=0; for name in import recommend evaluate serve peers; do $(BIN)/python benchmarks/bench_$$name.py || failed=1; done; exit $$failed
 
 readme: $(STAMP)  ## write the tables of README.md anew from recipes/ and benchmarks/results/
 	@$(BIN)/python tests/test_readme.py
