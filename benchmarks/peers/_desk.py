@@ -141,9 +141,11 @@ class Desk:
         self.epoch_begins()
 
     def batch_done(self) -> None:
-        """A trainer calls it after each batch. With the order `steps`, raises Leave after the last one."""
+        """A trainer calls it after each batch. With the order `steps`, raises Leave after the last one; the one before them, which
+        pays for the start of the trainer and its loader, is not counted."""
         self._batches.append(self._batch_clock.read())
-        if self._order.get("do") == "steps" and len(self._batches) >= self._order["n"]:
+        if self._order.get("do") == "steps" and len(self._batches) > self._order["n"]:
+            del self._batches[0]
             self._answer(self._finish("steps"))
             raise Leave
 
