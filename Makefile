@@ -44,7 +44,7 @@ reproduce: $(STAMP)  ## the recipes; heavy ones by name: make reproduce RECIPES=
 	@$(BIN)/python benchmarks/reproduce.py $(RECIPES)
 
 bench: $(STAMP)  ## every benchmark against its goals; one alone: python benchmarks/bench_NAME.py
-	@failed=0; for name in import recommend evaluate serve scale index; do $(BIN)/python benchmarks/bench_$$name.py || failed=1; done; exit $$failed
+	@failed=0; for name in import recommend evaluate serve scale index peers; do $(BIN)/python benchmarks/bench_$$name.py || failed=1; done; exit $$failed
 
 readme: $(STAMP)  ## write the tables of README.md anew from recipes/ and benchmarks/results/
 	@$(BIN)/python tests/test_readme.py

@@ -54,6 +54,7 @@ def save(name: str, results: dict[str, Any], goals: Sequence[dict[str, Any]], *,
     }
     write_json(RESULTS / f"{name}.json", record)
     for row in goals:
-        print(f"{'ok     ' if row['met'] else 'MISSED '} {row['what']}: {row['measured']:g} (goal {row['goal']})")
+        measured = "not measured" if row["measured"] is None else f"{row['measured']:g}"
+        print(f"{'ok     ' if row['met'] else 'MISSED '} {row['what']}: {measured} (goal {row['goal']})")
     print(f"written: benchmarks/results/{name}.json (load before {before[0]}, cores {report['machine']['usable_cores']})")
     return 0 if all(row["met"] for row in goals) else 1

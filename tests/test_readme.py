@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -219,16 +220,32 @@ def speed_table(folder: Path) -> str:
     """One row a goal of a benchmark."""
     rows = [["what", "goal", "measured", "command"], ["---"] * 4]
     for file in sorted(folder.glob("*.json")):
+        if file.stem == "peers":  # they have a table of their own
+            continue
         record = json.loads(file.read_text(encoding="utf-8"))
         rows += [[goal["what"], str(goal["goal"]), f"{goal['measured']:.4g}", f"`{record['command']}`"] for goal in record.get("goals", [])]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def peers_table(file: Path) -> str:
+    """One row a peer's model, as benchmarks/peers/page.py writes it; nothing where the bench beside the peers was never run."""
+    if not file.exists():
+        return ""
+    spec = importlib.util.spec_from_file_location("peers_page", ROOT / "benchmarks" / "peers" / "page.py")
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    return page.short(json.loads(file.read_text(encoding="utf-8")))
+
+
 def with_tables(text: str) -> str:
-    """`text` with the tables between its marks written anew."""
-    for name, table in (("systems", systems_table(read_all(ROOT / "recipes"))), ("speed", speed_table(ROOT / "benchmarks" / "results"))):
+    """`text` with the tables between its marks written anew; the table of the peers only where its mark is."""
+    results = ROOT / "benchmarks" / "results"
+    tables = {"systems": systems_table(read_all(ROOT / "recipes")), "speed": speed_table(results), "peers": peers_table(results / "peers.json")}
+    for name, table in tables.items():
         begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->"
         before, _, rest = text.partition(begin)
+        if name == "peers" and not rest:
+            continue
         assert rest, f"README.md lacks the mark {begin.strip()}"
         text = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
     return text
@@ -237,6 +254,14 @@ def with_tables(text: str) -> str:
 def test_tables_of_the_readme_are_up_to_date(forget):
     text = README.read_text(encoding="utf-8")
     assert with_tables(text) == text, "run `make readme`: the tables of README.md differ from recipes/, benchmarks/results/ or the systems there are"
+
+
+def test_the_table_of_the_peers_is_written_only_where_its_mark_is(tmp_path):
+    marked = README.read_text(encoding="utf-8").partition("<!-- begin: peers -->")[0] + "<!-- begin: peers -->\nold\n<!-- end: peers -->\n"
+    table = peers_table(ROOT / "benchmarks" / "results" / "peers.json")
+    assert with_tables(marked).endswith(f"<!-- begin: peers -->\n{table}\n<!-- end: peers -->\n")
+    assert "begin: peers" not in with_tables(marked.partition("<!-- begin: peers -->")[0])
+    assert peers_table(tmp_path / "none.json") == ""
 
 
 if __name__ == "__main__":

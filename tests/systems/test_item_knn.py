@@ -67,3 +67,17 @@ def test_bm25_is_a_plain_product_of_saturated_counts():
     expected = W.T @ W
     np.fill_diagonal(expected, 0)
     np.testing.assert_allclose(similar(counts, "bm25"), expected, atol=1e-12)
+
+
+def test_dense_and_sparse_selection_agree_also_on_ties(monkeypatch):
+    from vitrail.blocks import neighbours
+
+    rng = np.random.default_rng(3)
+    X = sparse.csr_array((rng.random((30, 40)) < 0.3).astype(float))  # few users, many equal cosines
+    W = weigh(X, "cosine")
+    found = []
+    for dense in (0, 10**9):  # never, always
+        monkeypatch.setattr(neighbours, "DENSE", dense)
+        found.append([gram_top_k(W, k, shrink, np.sqrt(X.sum(0)), block=7) for k in (1, 3, 60) for shrink in (0.0, 5.0)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a.toarray(), b.toarray())

@@ -20,6 +20,29 @@ def table(rows: int, width: int, init: Init = "xavier", scale: float = 0.02) -> 
     return nn.Parameter(weights)
 
 
+class _Rows(torch.autograd.Function):
+    """Rows of a table; the gradient is one pass of index_add."""
+
+    @staticmethod
+    def forward(ctx, weights: Tensor, codes: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.codes, ctx.rows = codes, len(weights)
+        return weights.index_select(0, codes.flatten()).view(*codes.shape, weights.shape[1])
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        g = gradients[0].reshape(-1, gradients[0].shape[-1])
+        return g.new_zeros(ctx.rows, g.shape[1]).index_add_(0, ctx.codes.flatten(), g), None
+
+
+def rows(weights: Tensor, codes: Tensor) -> Tensor:
+    """weights (N, D), codes of any shape -> (..., D). On a processor its gradient takes a third of the time of that of
+    `functional.embedding`, which elsewhere it is: there index_add has no fixed order of its sums."""
+    if weights.device.type != "cpu":
+        return nn.functional.embedding(codes, weights)
+    picked: Tensor = _Rows.apply(weights, codes)  # type: ignore[no-untyped-call]
+    return picked
+
+
 class ItemEmbedding(nn.Module):
     """Item codes -> vectors; `weight` (N, D) is also the tied output table."""
 

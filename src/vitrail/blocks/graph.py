@@ -54,6 +54,33 @@ def propagate(A: Tensor, x: Tensor) -> Tensor:
     return product
 
 
+class _MeanOfLayers(torch.autograd.Function):
+    """(x + A x + ... + A^L x) / (L + 1) by Horner's rule. With A symmetric the gradient is the same function of the gradient, so
+    nothing is kept for it and no layer but one is ever in memory."""
+
+    @staticmethod
+    def forward(ctx, A: Tensor, x: Tensor, depth: int) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.A, ctx.depth = A, depth
+        return _horner(A, x, depth)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[no-untyped-def]
+        return None, _horner(ctx.A, gradients[0].contiguous(), ctx.depth), None
+
+
+def _horner(A: Tensor, x: Tensor, depth: int) -> Tensor:
+    total = x
+    for _ in range(depth):
+        total = torch.addmm(x, A, total)
+    return total / (depth + 1)
+
+
+def mean_of_layers(A: Tensor, x: Tensor, depth: int) -> Tensor:
+    """A (V, V) symmetric sparse CSR, x (V, D) -> the mean of x, A x, ..., A^depth x (V, D), differentiable in x."""
+    mean: Tensor = _MeanOfLayers.apply(A, x, depth)  # type: ignore[no-untyped-call]
+    return mean
+
+
 def layers(A: Tensor, x: Tensor, depth: int) -> list[Tensor]:
     """[x, A x, ..., A^depth x], each (V, D)."""
     out = [x]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
+import torch
 from scipy import sparse
 
 Weighting = Literal["cosine", "tfidf", "bm25"]
+
+DENSE = 16
+"""A block of similarities with more than one in so many stored is handled as a dense one."""
 
 
 def weigh(X: sparse.csr_array, weighting: Weighting, k1: float = 1.2, b: float = 0.75) -> sparse.csr_array:
@@ -39,23 +44,54 @@ def gram_top_k(W: sparse.csr_array, k: int, shrink: float = 0.0, norms: np.ndarr
     k-th place go to the lower code; codes follow a hash of the id, so this favours no item.
     """
     n_items = W.shape[1]
-    columns = sparse.csc_array(W)
-    rows_T = sparse.csr_array(W.T)
-    parts = []
-    for start in range(0, n_items, block):
+    narrow = np.int32 if W.nnz < 2**31 else np.int64  # a faster product
+    W = sparse.csr_array((W.data, W.indices.astype(narrow), W.indptr.astype(narrow)), shape=W.shape)
+    columns = sparse.csr_array(W.T)
+
+    def of_block(start: int) -> Entries:
         stop = min(start + block, n_items)
-        S = sparse.csr_array(rows_T @ columns[:, start:stop]).T.tocsr()  # row = target, column = history item
-        S.sort_indices()
-        target = np.repeat(np.arange(stop - start), np.diff(S.indptr))
-        data, indices = S.data, S.indices
+        S = sparse.csr_array(columns[start:stop] @ W)  # row = target, column = history item
         if shrink and norms is not None:
-            scale = norms[indices] * norms[target + start]
-            data = data * scale / (scale + shrink)
-        keep = (indices != target + start) & (data != 0)
-        target, indices, data = target[keep], indices[keep], data[keep]
-        order = np.lexsort([indices, -data, target])
-        target, indices, data = target[order], indices[order], data[order]
-        first = np.searchsorted(target, np.arange(stop - start))
-        kept = np.arange(len(target)) - first[target] < k
-        parts.append(sparse.csr_array((data[kept], (target[kept], indices[kept])), shape=(stop - start, n_items)))
-    return sparse.csr_array(sparse.vstack(parts, format="csr").T.tocsr())
+            target = np.repeat(np.arange(start, stop), np.diff(S.indptr))
+            scale = norms[S.indices] * norms[target]
+            S.data = S.data * scale / (scale + shrink)
+        select = _from_dense if S.nnz * DENSE > (stop - start) * n_items else _from_sparse
+        target, indices, data = select(S, start, k)
+        return target + start, indices, data
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # scipy's product leaves the interpreter's lock
+        parts = list(pool.map(of_block, range(0, n_items, block)))
+    target, indices, data = (np.concatenate(arrays) for arrays in zip(*parts, strict=True)) if parts else (np.empty(0, int), np.empty(0, int), np.empty(0))
+    return sparse.csr_array(sparse.coo_array((data, (indices, target)), shape=(n_items, n_items)).tocsr())
+
+
+Entries = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(row in the block, column, value) of what is kept"""
+
+
+def _from_sparse(S: sparse.csr_array, start: int, k: int) -> Entries:
+    """The k largest of each row of S (B, N), whose row r stands for item start + r and never keeps that item, by sorting what is stored."""
+    S.sort_indices()
+    target, indices, data = np.repeat(np.arange(S.shape[0]), np.diff(S.indptr)), S.indices, S.data
+    keep = (indices != target + start) & (data != 0)
+    target, indices, data = target[keep], indices[keep], data[keep]
+    order = np.lexsort([-data, target])  # stable: equal values stay in the order of their codes
+    target, indices, data = target[order], indices[order], data[order]
+    first = np.searchsorted(target, np.arange(S.shape[0]))
+    kept = np.arange(len(target)) - first[target] < k
+    return target[kept], indices[kept], data[kept]
+
+
+def _from_dense(S: sparse.csr_array, start: int, k: int) -> Entries:
+    """As `_from_sparse`, by a selection in the dense rows: no sort of the millions of pairs of a small, dense catalogue."""
+    D = torch.from_numpy(S.toarray())
+    D[torch.arange(len(D)), torch.arange(start, start + len(D))] = 0.0
+    D.masked_fill_(D == 0, -torch.inf)
+    last = D.topk(min(k, D.shape[1]), dim=1, sorted=False).values.amin(1, keepdim=True)
+    keep = D.ge(last) & D.isfinite()
+    tied = (keep.sum(1) > k).nonzero().flatten()  # more than k, equal at the cut: the lower codes stay
+    equal = D[tied] == last[tied]
+    over = keep[tied].sum(1, keepdim=True) - k
+    keep[tied] &= ~(equal & (equal.cumsum(1, dtype=torch.int32) > equal.sum(1, keepdim=True) - over))
+    target, indices = (codes.numpy() for codes in keep.nonzero(as_tuple=True))
+    return target, indices, D[keep].numpy()

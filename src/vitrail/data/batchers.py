@@ -15,6 +15,8 @@ from torch import Tensor
 from vitrail.data.batches import Batch, Pairs, Sequences, Sets
 from vitrail.data.log import Log, blocks, distinct
 
+CELLS = 1 << 24
+"""Cells of the user-item matrix up to which those with an event are marked in a table."""
 Int64 = npt.NDArray[np.int64]
 
 
@@ -53,6 +55,11 @@ class Negatives:
         # one sorted array of user * N + item: membership is a binary search, memory is 8 bytes an event
         self._keys = pair_keys(log)
         self._n_items = log.n_items
+        # where a byte a cell is little memory, membership is one look-up
+        self._cells = None
+        if log.n_users * log.n_items <= CELLS:
+            self._cells = np.zeros(log.n_users * log.n_items, dtype=bool)
+            self._cells[self._keys] = True
         self.pool = np.flatnonzero(log.item_counts).astype(np.int64)
         mass = np.cumsum(log.item_counts[self.pool].astype(np.float64) ** power) if power else None
         self._cumulative = None if mass is None or not len(mass) else mass / mass[-1]
@@ -83,6 +90,8 @@ class Negatives:
         return items
 
     def _known(self, keys: Int64) -> npt.NDArray[np.bool_]:
+        if self._cells is not None:
+            return self._cells[keys]
         where = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
         return self._keys[where] == keys
 

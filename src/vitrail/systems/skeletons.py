@@ -11,6 +11,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from vitrail.blocks import loss as losses
+from vitrail.blocks.embed import rows
 from vitrail.config import PositiveInt
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
@@ -19,6 +20,8 @@ from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, System
 from vitrail.systems.sampling import LossSettings, from_samples, log_chance
 
+FEW = 8
+"""Negatives below which scores are plain sums of products."""
 Weights: TypeAlias = "sparse.csr_array | Tensor"
 """What a table learns: sparse (N, N), dense (N, N), or one score per item (N,)."""
 
@@ -178,6 +181,10 @@ class TwoTower(Factors):
         """Added to the loss."""
         return 0.0
 
+    def penalty(self, u: Tensor, positive: Tensor, negative: Tensor) -> Tensor | float:
+        """Added to the loss where it acts on the vectors that are scored: users u (B, D), positive (B, D), first negatives (B, D)."""
+        return 0.0
+
     def finish(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.config.cosine else vectors
 
@@ -186,14 +193,29 @@ class TwoTower(Factors):
         return PairBatcher(log, c.batch, c.negatives, seed, rank, world, power=c.power, shared_negatives=c.shared_negatives)
 
     def loss(self, batch: Pairs) -> Tensor:
-        u = self.finish(self.user(batch.users))
+        raw = self.user(batch.users)
+        u = self.finish(raw)
         if self.config.loss == "full_softmax":
-            return losses.full_softmax(u.float() / self.config.temperature, self.finish(self.item()), batch.items) + self.regulariser(batch)
-        positive = (u * self.finish(self.item(batch.items))).sum(-1)
-        negatives = self.finish(self.item(batch.negatives))
-        negative = u @ negatives.T if negatives.ndim == 2 else torch.einsum("bd,bkd->bk", u, negatives)
+            vectors = self.item()
+            value = losses.full_softmax(u.float() / self.config.temperature, self.finish(vectors), batch.items)
+            penalty = self.penalty(raw, F.embedding(batch.items, vectors), F.embedding(batch.negatives[..., 0], vectors))
+            return value + self.regulariser(batch) + penalty
+        shared, (n, count) = batch.negatives.ndim == 1, (len(batch.items), batch.negatives.shape[-1])
+        # one look-up for positives and negatives: a table's gradient is as large as the table, however few rows were read
+        if shared:
+            vectors = self.item(torch.cat([batch.items, batch.negatives]))
+            first, done = vectors[n], self.finish(vectors)
+            positive, negative = (u * done[:n]).sum(-1), u @ done[n:].T
+            penalty = self.penalty(raw, vectors[:n], first.expand(n, -1))
+        else:
+            vectors = self.item(torch.cat([batch.items[:, None], batch.negatives], 1))
+            done = self.finish(vectors)
+            # a batched product of matrices of few rows takes twice the time of the plain sum of products
+            both = (u[:, None] * done).sum(-1) if count < FEW else torch.einsum("bd,bkd->bk", u, done)
+            positive, negative = both[:, 0], both[:, 1:]
+            penalty = self.penalty(raw, vectors[:, 0], vectors[:, 1])
         value = from_samples(self.config, positive, negative, batch.items, batch.negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
-        return value + self.regulariser(batch)
+        return value + self.regulariser(batch) + penalty
 
     def tables(self) -> tuple[Tensor, Tensor]:
         return self.user(torch.arange(self.sizes.users, device=self._device())), self.item()
@@ -224,10 +246,10 @@ class Graph(TwoTower):
             del self._step
 
     def user(self, users: Tensor) -> Tensor:
-        return F.embedding(users, self._step[0])
+        return rows(self._step[0], users)
 
     def item(self, items: Tensor | None = None) -> Tensor:
-        return self._step[1] if items is None else F.embedding(items, self._step[1])
+        return self._step[1] if items is None else rows(self._step[1], items)
 
     def tables(self) -> tuple[Tensor, Tensor]:
         return self.nodes()

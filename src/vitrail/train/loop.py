@@ -53,6 +53,14 @@ def snapshot(model: System) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
+def reseed(seed: int, device: torch.device) -> None:
+    """`torch.manual_seed` without a look at the devices that are not used: it takes a tenth of a short step otherwise."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 def train(
     model: System,
     log: Log,
@@ -100,7 +108,7 @@ def train(
                 model.on_epoch(epoch, draws(seed, epoch, 0, purpose=9))
             model.train()
             for batch in batcher.epoch(epoch, progress.step):
-                torch.manual_seed(int(draws(seed, epoch, progress.step, purpose=7 + 1000 * rank).integers(2**62)))
+                reseed(int(draws(seed, epoch, progress.step, purpose=7 + 1000 * rank).integers(2**62)), device)
                 for group in optimizer.param_groups:
                     group["lr"] = rate(settings, epoch * steps + progress.step, last * steps)
                 with number_format(settings, device):

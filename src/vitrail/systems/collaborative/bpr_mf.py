@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.blocks.embed import Init
+from vitrail.blocks.embed import Init, rows
 from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat
-from vitrail.data.batches import Pairs
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.ids import IdSettings, id_tables
@@ -36,10 +34,10 @@ class BPRMF(TwoTower):
         id_tables(self, config, sizes, given)
 
     def user(self, users: Tensor) -> Tensor:
-        return F.embedding(users, self.users)
+        return rows(self.users, users)
 
     def item(self, items: Tensor | None = None) -> Tensor:
-        return self.items if items is None else F.embedding(items, self.items)
+        return self.items if items is None else rows(self.items, items)
 
-    def regulariser(self, batch: Pairs) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(self.user(batch.users), self.item(batch.items), self.item(batch.negatives[..., 0]))
+    def penalty(self, u: Tensor, positive: Tensor, negative: Tensor) -> Tensor | float:
+        return self.config.l2 * l2_of_batch(u, positive, negative) if self.config.l2 else 0.0

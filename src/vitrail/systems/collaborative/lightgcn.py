@@ -7,11 +7,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.blocks.embed import Init
-from vitrail.blocks.graph import layers
+from vitrail.blocks.embed import Init, rows
+from vitrail.blocks.graph import layers, mean_of_layers
 from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, NonNegativeInt
 from vitrail.data.batches import Pairs, Sets
@@ -49,12 +48,17 @@ class LightGCN(Graph):
         return layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
 
     def nodes(self) -> tuple[Tensor, Tensor]:
-        mean = torch.stack(self._layers()).mean(0)
+        mean = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[arg-type]
         return mean[: len(self.users)], mean[len(self.users) :]
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
-        rows = [F.embedding(batch.users, self.users), F.embedding(batch.items, self.items), F.embedding(batch.negatives[..., 0], self.items)]
-        return self.config.l2 * l2_of_batch(*rows)
+        if not self.config.l2 or not self.config.layers:
+            return 0.0
+        items = rows(self.items, torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)]))
+        return self.config.l2 * l2_of_batch(rows(self.users, batch.users), items[0], items[1])
+
+    def penalty(self, u: Tensor, positive: Tensor, negative: Tensor) -> Tensor | float:
+        return 0.0 if self.config.layers else self.config.l2 * l2_of_batch(u, positive, negative)
 
     def prepare(self) -> None:
         super().prepare()

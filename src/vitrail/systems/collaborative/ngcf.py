@@ -15,7 +15,7 @@ from vitrail.blocks.embed import bag
 from vitrail.blocks.graph import bipartite_adjacency, propagate
 from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, PositiveInt, Rate
-from vitrail.data.batches import Pairs, Sets
+from vitrail.data.batches import Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
 from vitrail.systems.ids import IdSettings, id_tables
@@ -90,8 +90,8 @@ class NGCF(Graph):
         answers, users = self._passes()[1], len(self.users)
         return answers[:users] * (self.degrees[:users] > 0), answers[users:]
 
-    def regulariser(self, batch: Pairs) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(self.user(batch.users), self.item(batch.items), self.item(batch.negatives[..., 0]))
+    def penalty(self, u: Tensor, positive: Tensor, negative: Tensor) -> Tensor | float:
+        return self.config.l2 * l2_of_batch(u, positive, negative) if self.config.l2 else 0.0
 
     def prepare(self) -> None:
         super().prepare()
