@@ -176,13 +176,14 @@ class Recipe(Settings):
     def check(self) -> None:
         """Raises SettingError where the system, a setting, the split or a metric is unknown or out of bounds."""
         from vitrail.data.splits import parse_split
-        from vitrail.evaluation.metrics import parse_metric
+        from vitrail.evaluation.metrics import check_metric
         from vitrail.systems.registry import find
 
-        find(self.system).Config.of(self.settings, where=f"settings of recipe {self.name}")
+        cls = find(self.system)
+        cls.Config.of(self.settings, where=f"settings of recipe {self.name}")
         parse_split(self.split)
         for metric in {*self.metrics, *self.accept}:
-            parse_metric(metric)
+            check_metric(metric, cls.card.stage)
 
 
 def read(path: str | Path) -> Recipe:

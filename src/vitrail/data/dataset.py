@@ -18,7 +18,7 @@ from vitrail.data.vocabulary import Vocabulary, mix
 from vitrail.errors import ArtifactError, DataError, ResourceError, SettingError
 from vitrail.files import atomic_folder, fingerprint, sha256
 
-TABLES = ("interactions", "items", "users", "rejects")
+TABLES = ("interactions", "items", "users", "rejects", "impressions")
 
 
 class Dataset:
@@ -77,6 +77,19 @@ class Dataset:
     def users(self) -> pl.DataFrame:
         """(U rows) the users in code order."""
         return self._table("users")
+
+    @property
+    def has_impressions(self) -> bool:
+        """Whether it is known what was shown."""
+        return "impressions.parquet" in self.info.files
+
+    @cached_property
+    def impressions(self) -> pl.DataFrame:
+        """What was shown: user, item, clicked (Float64 in [0, 1]), timestamp or before (how many of the user's events came first), and as they exist
+        request, position, weight, part and columns of context. Raises DataError where that is not known."""
+        if not self.has_impressions:
+            raise DataError(f'Data set "{self.info.name}" does not say what was shown (it has no impressions.parquet): use --split pairs or --split rated.')
+        return self._table("impressions")
 
     @cached_property
     def item_ids(self) -> Vocabulary:
@@ -209,17 +222,21 @@ def write_dataset(
     *,
     overwrite: bool = False,
     extra: dict[str, bytes] | None = None,
+    impressions: pl.DataFrame | None = None,
 ) -> Dataset:
-    """Write a data-set folder atomically and open it. `items` and `users` are completed with the ids of `interactions`
-    and put in code order; checksums and counts are filled in; `extra` maps relative names to further files' bytes.
+    """Write a data-set folder atomically and open it. `items` and `users` are completed with the ids of `interactions` and
+    `impressions` and put in code order; checksums and counts are filled in; `extra` maps relative names to further files' bytes.
 
     Raises DataError where `path` is taken, ResourceError where the disk is full.
     """
-    item_table, _ = complete(items, "item", interactions["item"])
-    user_table, _ = complete(users, "user", interactions["user"])
+    seen = [interactions] if impressions is None else [interactions, impressions]
+    item_table, _ = complete(items, "item", pl.concat([table["item"] for table in seen]))
+    user_table, _ = complete(users, "user", pl.concat([table["user"] for table in seen]))
     if rejects is None:
         rejects = pl.DataFrame(schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String})
     tables = {"interactions": interactions, "items": item_table, "users": user_table, "rejects": rejects}
+    if impressions is not None:
+        tables["impressions"] = impressions
     with atomic_folder(path, overwrite=overwrite) as folder:
         files = {}
         for name, table in tables.items():

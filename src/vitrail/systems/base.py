@@ -6,7 +6,7 @@ tables, cold start and similarity; the loop, the index and the service never loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
 from vitrail.data.batchers import Batcher
 from vitrail.data.batches import Sets
+from vitrail.data.fields import FeatureSpec
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
@@ -32,6 +33,19 @@ class Sizes:
     users: int
     items: int
     vectors: dict[str, int] = field(default_factory=dict)
+    features: FeatureSpec | None = None
+    """the fields of a ranker"""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        fields = {} if self.features is None else {"features": self.features.model_dump(mode="json")}
+        return {"users": self.users, "items": self.items, "vectors": self.vectors} | fields
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Sizes:
+        """What `as_json` gave."""
+        features = FeatureSpec.of(values["features"], where="the manifest") if "features" in values else None
+        return cls(values["users"], values["items"], values.get("vectors", {}), features)
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,8 @@ class Given:
     """(E,) int64"""
     item_counts: Tensor | None = None
     """(N,) int64 training events of each item"""
+    tables: dict[str, Tensor] = field(default_factory=dict)
+    """what a ranker's features are made of (data.features), and `occurrences` (N,) in the training rows"""
 
     @classmethod
     def of(cls, log: Log, needs: Needs) -> Given:
@@ -64,7 +80,14 @@ class Given:
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor of what is there."""
-        return {name: value for name in ("indptr", "items", "item_counts") if (value := getattr(self, name)) is not None}
+        facts = {name: value for name in ("indptr", "items", "item_counts") if (value := getattr(self, name)) is not None}
+        return facts | {f"table.{name}": value for name, value in self.tables.items()}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Given:
+        """What `tensors` gave."""
+        facts = {name: value for name, value in tensors.items() if not name.startswith("table.")}
+        return cls(**facts, tables={name[6:]: value for name, value in tensors.items() if name.startswith("table.")})
 
 
 class Can(Settings):
