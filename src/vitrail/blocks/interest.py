@@ -17,6 +17,8 @@ from vitrail.blocks.interact import Tower, linear
 
 Scorer = Literal["mlp", "dot", "bilinear", "multihead", "mean"]
 Weights = Literal["raw", "softmax", "relu"]
+FEW = 4
+"""Steps from which on a matrix a query pays, in a batch without padding."""
 FAR = -1e30
 """The score of padding under a softmax: its weight is exactly 0, and a row of padding alone stays finite."""
 
@@ -34,12 +36,19 @@ class PairScorer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.rest = Tower(hidden[0], hidden[1:], act, dropout=dropout, out=1)
 
-    def forward(self, query: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
-        """query (B, H), keys (E, H), rows (E,) the query of each key, -> (E,)"""
+    def forward(self, query: Tensor, keys: Tensor, rows: Tensor | None = None) -> Tensor:
+        """query (B, H), keys (E, H), rows (E,) the query of each key (none: each has equally many, in order) -> (E,)"""
         q, k, difference, product = self.first.weight.chunk(4, dim=1)
         of_query = F.linear(query, q + difference, self.first.bias)
-        pairs = torch.cat([keys, query.index_select(0, rows) * keys], dim=1)
-        hidden = F.linear(pairs, torch.cat([k - difference, product], dim=1)) + of_query.index_select(0, rows)
+        steps = len(keys) // max(len(query), 1)
+        if rows is None and steps >= FEW:
+            # k W + (q * k) P = k (W + diag(q) P): a matrix a query, and nothing of the size of the pairs
+            each = torch.addcmul((k - difference).T, query[:, :, None], product.T)
+            hidden = torch.baddbmm(of_query[:, None], keys.view(len(query), steps, -1), each).flatten(0, 1)
+        else:
+            rows = torch.arange(len(query), device=keys.device).repeat_interleave(steps) if rows is None else rows
+            pairs = torch.cat([keys, query.index_select(0, rows) * keys], dim=1)
+            hidden = F.linear(pairs, torch.cat([k - difference, product], dim=1)) + of_query.index_select(0, rows)
         return self.rest(self.dropout(self.act(hidden))).squeeze(-1)  # type: ignore[no-any-return]
 
 
@@ -82,19 +91,20 @@ class TargetAttention(nn.Module):
 
     def packed(self, query: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """The same with the events (E, H) alone, in the order in which `mask` (B, T) has them."""
+        full = len(events) == mask.numel()
         rows = mask.nonzero()[:, 0]
-        weights = self.weigh(query, events, mask, rows)
-        if self.heads == 1:
-            weighted = events * weights
-        else:
-            weighted = (events.view(len(events), self.heads, -1) * weights[:, :, None]).flatten(1)
+        weights = self.weigh(query, events, mask, rows, full)
+        if full and self.heads == 1:
+            return torch.bmm(weights.view(len(mask), 1, -1), events.view(*mask.shape, -1)).squeeze(1)
+        weighted = (events.view(len(events), self.heads, -1) * weights[:, :, None]).flatten(1)
         return events.new_zeros(query.shape).index_add(0, rows, weighted)
 
-    def weigh(self, query: Tensor, events: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-        """(E, heads) weights of the events."""
+    def weigh(self, query: Tensor, events: Tensor, mask: Tensor, rows: Tensor, full: bool) -> Tensor:
+        """(E, heads) weights of the events; `full`: there is no padding."""
         if self.scorer == "mean":
             return (1.0 / mask.sum(1).clamp(min=1)).to(events.dtype)[rows, None]
-        scores = self.scores(query, events, rows) * self.scale
+        scores = self.scores(query, events, rows, full)
+        scores = scores * self.scale if self.scale != 1.0 else scores
         if self.weights == "raw":
             return scores
         if self.weights == "relu":
@@ -105,10 +115,10 @@ class TargetAttention(nn.Module):
             columns.append(torch.softmax(padded, dim=1)[mask])
         return torch.stack(columns, dim=1)
 
-    def scores(self, query: Tensor, events: Tensor, rows: Tensor) -> Tensor:
+    def scores(self, query: Tensor, events: Tensor, rows: Tensor, full: bool) -> Tensor:
         """(E, heads) of query (B, H) and events (E, H); rows (E,) the query of each event."""
         if self.scorer == "mlp":
-            return self.score(query, events, rows)[:, None]  # type: ignore[no-any-return]
+            return self.score(query, events, None if full else rows)[:, None]  # type: ignore[no-any-return]
         if self.scorer == "multihead":
             q, k = self.of_query(query).index_select(0, rows), self.of_key(events)
             return (q * k).view(len(events), self.heads, -1).sum(-1)

@@ -188,7 +188,12 @@ def _shown(dataset: Dataset, settings: Shown) -> tuple[Rows, npt.NDArray[np.int8
         raise DataError(f'impressions.parquet of data set "{info.name}" has no column "{lack[0]}": write it again with user, item, clicked and timestamp.')
     if log.weights is None and log.rows is not None and "value" in dataset.interactions.columns and not dataset.interactions["value"].null_count():
         log = replace(log, weights=dataset.interactions["value"].cast(pl.Float32).to_numpy()[log.rows])
-    users, items = dataset.user_ids.encode(table["user"]), dataset.item_ids.encode(table["item"])
+    # the order of the file must not matter: codes are hashes of the ids
+    by = [name for name in ("timestamp", "before") if name in table.columns]
+    codes = {"user_code": dataset.user_ids.encode(table["user"]), "item_code": dataset.item_ids.encode(table["item"])}
+    table = table.with_columns(**{name: pl.Series(found) for name, found in codes.items()}).sort("user_code", *by, "item_code", "clicked")
+    users, items = table["user_code"].to_numpy(), table["item_code"].to_numpy()
+    table = table.drop(*codes)
     times = None
     if "timestamp" in table.columns and log.times is not None:
         times = table["timestamp"].dt.epoch("us").to_numpy().astype(np.int64)

@@ -21,8 +21,8 @@ Int = npt.NDArray[np.int64]
 
 BINS = 15
 DRAWS = 1000
-MANY_ROWS = 500_000
-"""From so many rows on the interval of AUC takes a fifth of the draws."""
+WORK = 20_000_000
+"""Rows times draws that the interval of AUC may cost, from 100 draws on."""
 
 
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -127,7 +127,7 @@ def auc_ci(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: Int, *, level: 
     g, v, hits = group[order], s[order], y[order]
     starts = np.flatnonzero(np.concatenate([[True], v[1:] != v[:-1]])) if len(v) else np.empty(0, dtype=np.int64)
     found = []
-    for times in drawn_users(group, draws // 5 if len(y) > MANY_ROWS else draws, seed):
+    for times in drawn_users(group, min(draws, max(100, WORK // max(len(y), 1))), seed):
         weight = times[g]
         up, down = np.add.reduceat(weight * hits, starts), np.add.reduceat(weight * (1 - hits), starts)
         below = np.cumsum(down) - down
