@@ -25,7 +25,7 @@ from vitrail.evaluation import binary
 from vitrail.funnel.recommender import load
 from vitrail.systems.ranker import Ranker
 from vitrail.train.fit import evaluate_run, fit
-from vitrail.train.rank import test_rows
+from vitrail.train.rank import part_rows
 
 BASE: dict[str, Any] = {"attributes": ["attributes"], "past": False, "dim": 32, "batch": 1024, "lr": 1e-3, "epochs": 20, "patience": 2, "dropout": 0.2}
 SYSTEMS: dict[str, dict[str, Any]] = {"din": {"attention": "mlp"}, "mean pooling": {"attention": "mean"}}
@@ -63,7 +63,7 @@ def main() -> int:
             recommender = load(out)
             evaluation = evaluate_run(recommender, data=dataset)
             assert isinstance(recommender.model, Ranker)
-            rows, _ = test_rows(recommender.model, recommender.info, dataset)
+            rows, _ = part_rows(recommender.model, recommender.info, dataset)
             scores[name].append(recommender.model.predict(rows).numpy())
             row = {"epochs": recommender.info["epochs"], "seconds": recommender.info["seconds"], "validation": recommender.info["validation"]["metrics"], "test": evaluation.metrics}
             results.setdefault(name, {})[f"seed {seed}"] = row

@@ -80,7 +80,7 @@ class Dice(nn.Module):
         spread = torch.rsqrt(variance + self.eps)
         if by_batch:
             with torch.no_grad():  # for the moments of the batch, and to move the averages: many times as fast as torch.var_mean along rows
-                _, mean, spread = torch.native_batch_norm(flat, None, None, mean, variance, True, self.momentum, self.eps)
+                _, mean, spread = torch.native_batch_norm(flat, None, None, mean, variance, True, self.momentum, self.eps)  # type: ignore[no-untyped-call]
         out: Tensor = _Gate.apply(flat, self.alpha, mean, spread, by_batch)  # type: ignore[no-untyped-call]
         return out.view(x.shape)
 

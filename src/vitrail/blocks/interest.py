@@ -91,6 +91,8 @@ class TargetAttention(nn.Module):
 
     def packed(self, query: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """The same with the events (E, H) alone, in the order in which `mask` (B, T) has them."""
+        if not len(events):
+            return torch.zeros_like(query)
         full = len(events) == mask.numel()
         rows = mask.nonzero()[:, 0]
         weights = self.weigh(query, events, mask, rows, full)

@@ -152,7 +152,7 @@ def _log(frame: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray[Any, np.dtype[np
     """
     first = frame.group_by("user", maintain_order=True).first()
     early = first.select("user", "seen", "seen_labels", "timestamp").with_columns(count=pl.col("seen").list.len())
-    labels = pl.when(pl.col("seen_labels").list.len() > 0).then("seen_labels").otherwise(pl.col("seen").list.eval(pl.lit(1.0).repeat_by(1).explode()))
+    labels = pl.when(pl.col("seen_labels").list.len() > 0).then("seen_labels").otherwise(pl.lit(1.0).repeat_by("count"))
     early = early.with_columns(seen_labels=labels).filter(pl.col("count") > 0)
     early = early.with_columns(place=pl.int_ranges(0, "count")).explode("seen", "seen_labels", "place", empty_as_null=True)
     early = early.select(

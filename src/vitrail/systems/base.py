@@ -86,8 +86,8 @@ class Given:
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Given:
         """What `tensors` gave."""
-        facts = {name: value for name, value in tensors.items() if not name.startswith("table.")}
-        return cls(**facts, tables={name[6:]: value for name, value in tensors.items() if name.startswith("table.")})
+        tables = {name[6:]: value for name, value in tensors.items() if name.startswith("table.")}
+        return cls(tensors.get("indptr"), tensors.get("items"), tensors.get("item_counts"), tables)
 
 
 class Can(Settings):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,9 +28,6 @@ from vitrail.train.loop import Watch, train
 from vitrail.train.progress import bar, silent
 from vitrail.train.run import Run, write_curves
 
-if TYPE_CHECKING:
-    from vitrail.data.impressions import ImpressionSplit
-
 E = TypeVar("E", bound=Evaluation)
 
 
@@ -41,7 +38,8 @@ class FitResult:
     recommender: Recommender
     run: Path | None
     progress: Progress
-    split: Split | ImpressionSplit
+    split: Any
+    """Split; of a ranker, ImpressionSplit"""
 
     def summary(self) -> dict[str, Any]:
         """For people and JSON: system, run, epochs, validation metrics, seconds, memory."""

@@ -21,12 +21,13 @@ from vitrail.evaluation import binary
 from vitrail.evaluation.binary import RankEvaluation
 from vitrail.evaluation.metrics import check_metric
 from vitrail.evaluation.protocol import RankProtocol
-from vitrail.funnel.recommender import Recommender
+from vitrail.funnel.recommender import Recommender, load
 from vitrail.systems.base import Given, Sizes, System
 from vitrail.systems.ranker import Ranker
 from vitrail.train.checkpoint import Checkpoints, Progress
 from vitrail.train.loop import train
 from vitrail.train.progress import bar, silent
+from vitrail.train.run import Run, write_curves
 
 FEW_ROWS = 2_000
 
@@ -90,13 +91,13 @@ def fit_ranker(
     settings = rank_split(dataset.info, split)
     made = prepare(dataset, settings, config)
     where = house.pick_device(device)
-    run = house.Run(
+    run = Run(
         system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
         split=settings.model_dump(mode="json"), protocol=made.protocol.name, seed=seed, refit=False, device=str(where),
     )  # fmt: skip
     folder = house._open_run(out, run, resume, overwrite)
     if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
-        return house.FitResult(house.load(folder), folder, Progress(finished=True), made.split)
+        return house.FitResult(load(folder), folder, Progress(finished=True), made.split)
     house._check_memory(cls, config, made.sizes, len(made.train.log), quiet)
     torch.manual_seed(seed)
     model = cls(config, made.sizes, made.given)
@@ -110,7 +111,7 @@ def fit_ranker(
     counts = torch.from_numpy(made.split.known.item_counts)
     recommender = Recommender(model, made.given, made.split.known, counts, dataset.items, dataset.users, info)
     if folder is not None:
-        house.write_curves(folder, progress)
+        write_curves(folder, progress)
         recommender.save(folder / "artifact", overwrite=True)
         Checkpoints(folder).clear()
     return house.FitResult(recommender, folder, progress, made.split)
@@ -149,7 +150,7 @@ def _measured(model: Ranker, rows: Rows, logits: torch.Tensor, *, intervals: boo
     return binary.measure(rows.labels, logits.double().numpy(), probabilities, rows.users, rows.stops - rows.starts, intervals=intervals)
 
 
-def test_rows(model: Ranker, info: Mapping[str, Any], dataset: Dataset, part: str = "test") -> tuple[Rows, ImpressionSplit]:
+def part_rows(model: Ranker, info: Mapping[str, Any], dataset: Dataset, part: str = "test") -> tuple[Rows, ImpressionSplit]:
     """The rows of a part of the split a ranker was fitted with, their fields as the ranker codes them: each counts all that was strictly before it.
 
     Raises DataError where the split has no such part.
@@ -172,7 +173,7 @@ def evaluate_ranker(recommender: Recommender, dataset: Dataset, *, part: str, me
         check_metric(name, "rank")
     info, model = recommender.info, recommender.model
     assert isinstance(model, Ranker)
-    rows, split = test_rows(model, info, dataset, part)
+    rows, split = part_rows(model, info, dataset, part)
     started = time.perf_counter()
     with (silent if quiet else bar("evaluate", "rows"))(len(rows), 0) as advance:
         logits = model.predict(rows)
@@ -190,7 +191,7 @@ def evaluate_ranker(recommender: Recommender, dataset: Dataset, *, part: str, me
         users=len(np.unique(rows.users)), rows=len(rows), successes=int((rows.labels > 0.5).sum()), dropped_groups=dropped,
         metrics={name: found[name] for name in kept if name in found}, ci={name: ci[name] for name in kept if name in ci}, slices=slices,
         seconds=round(seconds, 4), users_per_second=round(len(rows) / max(seconds, 1e-9), 1), warnings=warnings,
-        curve=[tuple(b) for b in binary.calibration_curve(rows.labels > 0.5, probabilities)],
+        curve=[(b.probability, b.rate, b.rows) for b in binary.calibration_curve(rows.labels > 0.5, probabilities)],
     )  # fmt: skip
     evaluation._values.update(values)
     evaluation._user_codes = rows.users
