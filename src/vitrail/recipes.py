@@ -17,6 +17,7 @@ from pydantic import Field
 
 from vitrail.config import NonNegativeInt, Settings, read_yaml
 from vitrail.data.ingest import IngestSettings
+from vitrail.data.rows import RowSettings
 from vitrail.errors import DataError, SettingError
 from vitrail.files import fingerprint, read_json, write_json, write_text
 
@@ -42,11 +43,22 @@ class Ingest(Settings):
     flags: IngestSettings = IngestSettings()
 
 
+class ReadRows(Settings):
+    """What `vitrail.data.rows.read_rows` is given; paths are relative to VITRAIL_DATA."""
+
+    train: str
+    valid: str | None = None
+    test: str | None = None
+    items: str | None = None
+    flags: RowSettings = RowSettings()
+
+
 class Data(Settings):
-    """A data set and how it is made."""
+    """A data set and how it is made: by `ingest`, or from click-through rows by `rows`."""
 
     name: str
-    ingest: Ingest
+    ingest: Ingest = Ingest()
+    rows: ReadRows | None = None
 
 
 class Published(Settings):
@@ -183,16 +195,17 @@ class Recipe(Settings):
     def check(self) -> None:
         """Raises SettingError where the system, a setting, the split or a metric is unknown or out of bounds."""
         from vitrail.data.splits import parse_split
-        from vitrail.evaluation.metrics import parse_metric
+        from vitrail.evaluation.metrics import check_metric
         from vitrail.evaluation.protocol import parse_protocol
         from vitrail.systems.registry import find
 
-        find(self.system).Config.of(self.settings, where=f"settings of recipe {self.name}")
+        cls = find(self.system)
+        cls.Config.of(self.settings, where=f"settings of recipe {self.name}")
         split = parse_split(self.split)
         if self.protocol is not None:
             parse_protocol(self.protocol, split.name)
         for metric in {*self.metrics, *self.accept}:
-            parse_metric(metric)
+            check_metric(metric, cls.card.stage)
 
 
 def read(path: str | Path) -> Recipe:
@@ -231,16 +244,25 @@ def prepare(data: Data, *, data_root: str | Path, work: str | Path, say: Say) ->
 
     folder = Path(work) / "data" / data.name
     mark = folder.with_name(f"{data.name}.json")
-    wanted = {"ingest": data.ingest.model_dump(mode="json", exclude_defaults=True)}
+    wanted = {"ingest": data.ingest.model_dump(mode="json", exclude_defaults=True)} if data.rows is None else {"rows": data.rows.model_dump(mode="json")}
     if folder.exists():
         if not mark.exists() or read_json(mark) != wanted:
             raise DataError(f"{folder} was ingested with other settings than this recipe's: move it away, or choose another place to work.")
         return Dataset(folder)
     root, told = Path(data_root), data.ingest
-    missing = [path for path in _sources(told) if not (root / path).exists()]
+    missing = [path for path in _sources(data) if not (root / path).exists()]
     if missing:
         raise DataError(f"There is no {root / missing[0]}: put the data there, or say with the variable VITRAIL_DATA where they are.")
     write_json(mark, wanted)
+    if (rows := data.rows) is not None:
+        from vitrail.data.rows import read_rows
+
+        read = read_rows(
+            root / rows.train, valid=_under(root, rows.valid), test=_under(root, rows.test), items=_under(root, rows.items), out=folder,
+            settings=rows.flags.but({"name": data.name}),
+        )  # fmt: skip
+        say(f"read {data.name}: {read.rows:,} impressions, {sum(read.rejected.values()):,} rejected")
+        return read.dataset
     report = ingest(
         [root / path for path in told.files],
         out=folder,
@@ -261,7 +283,10 @@ def _under(root: Path, path: str | None) -> Path | None:
     return None if path is None else root / path
 
 
-def _sources(told: Ingest) -> list[str]:
+def _sources(data: Data) -> list[str]:
+    if (rows := data.rows) is not None:
+        return [path for path in (rows.train, rows.valid, rows.test, rows.items) if path is not None]
+    told = data.ingest
     single = [path for path in (told.train, told.valid, told.test) if path is not None]
     return [*told.files, *single, *told.items, *told.users, *told.events.values()]
 

@@ -23,7 +23,7 @@ from vitrail.errors import DataError
 from vitrail.funnel.recommender import Recommender, load
 from vitrail.systems import registry
 from vitrail.systems.base import TrainSettings
-from vitrail.train.fit import fit
+from vitrail.train.fit import FitResult, fit
 
 CPU_SECONDS = 3.0
 """What the whole battery may cost a system."""
@@ -159,13 +159,10 @@ class _Stop(Exception):
     pass
 
 
-def check_resume(name: str, data: Dataset, folder: Path) -> None:
-    """A run stopped in the middle of an epoch and resumed ends with the weights of a run not stopped, bit for bit."""
+def stopped_and_resumed(name: str, data: Dataset, folder: Path, settings: dict[str, Any], *, split: str | None) -> tuple[FitResult, FitResult]:
+    """A fit that is not stopped, and one that was stopped after three steps and resumed, in `folder/stopped`."""
     cls = registry.find(name)
-    if not issubclass(cls.Config, TrainSettings):
-        return
-    settings = quick(name, epochs=3, batch=16) | {"checkpoint_seconds": 0.0}
-    whole = fit(name, data, split="leave-last-out", settings=settings, quiet=True)
+    whole = fit(name, data, split=split, settings=settings, quiet=True)
     steps, original = 0, cls.after_step
 
     def stopping(self: Any, parameters: Iterable[nn.Parameter]) -> None:
@@ -177,13 +174,21 @@ def check_resume(name: str, data: Dataset, folder: Path) -> None:
 
     cls.after_step = stopping  # type: ignore[method-assign]
     try:
-        fit(name, data, split="leave-last-out", out=folder / "stopped", settings=settings, quiet=True)
+        fit(name, data, split=split, out=folder / "stopped", settings=settings, quiet=True)
         raise AssertionError(f"{name} ended before it was stopped")
     except _Stop:
         pass
     finally:
         cls.after_step = original  # type: ignore[method-assign]
-    resumed = fit(name, data, split="leave-last-out", out=folder / "stopped", settings=settings, resume=True, quiet=True)
+    return whole, fit(name, data, split=split, out=folder / "stopped", settings=settings, resume=True, quiet=True)
+
+
+def check_resume(name: str, data: Dataset, folder: Path) -> None:
+    """A run stopped in the middle of an epoch and resumed ends with the weights of a run not stopped, bit for bit."""
+    if not issubclass(registry.find(name).Config, TrainSettings):
+        return
+    settings = quick(name, epochs=3, batch=16) | {"checkpoint_seconds": 0.0}
+    whole, resumed = stopped_and_resumed(name, data, folder, settings, split="leave-last-out")
     a, b = whole.recommender.model.state_dict(), resumed.recommender.model.state_dict()
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
     assert [r["loss"] for r in whole.progress.curve] == [r["loss"] for r in resumed.progress.curve]
@@ -196,15 +201,20 @@ def battery(name: str, folder: Path, *, limit: float | None = CPU_SECONDS, say: 
     try:
         data = checkerboard(folder / "data")
         data.log(), data.item_ids.hashes
-        registry.find(name)
+        ranks = registry.find(name).card.stage == "rank"
         started = time.process_time()
-        recommender = check_overfits(name, data, folder)
-        check_round_trip(recommender, folder)
-        check_batches(recommender)
-        check_strangers(recommender)
-        check_dense(recommender)
-        check_item_order(name, data, folder)
-        check_resume(name, data, folder)
+        if ranks:
+            from vitrail.testing_rank import ranker_battery
+
+            ranker_battery(name, folder)
+        else:
+            recommender = check_overfits(name, data, folder)
+            check_round_trip(recommender, folder)
+            check_batches(recommender)
+            check_strangers(recommender)
+            check_dense(recommender)
+            check_item_order(name, data, folder)
+            check_resume(name, data, folder)
         spent = time.process_time() - started
     finally:
         torch.set_num_threads(threads)

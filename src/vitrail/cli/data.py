@@ -109,6 +109,43 @@ def ingest(
     print_report(report)
 
 
+@app.command()
+def rows(
+    train: Annotated[Path, typer.Option(help="Training rows.", dir_okay=False)],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The data-set folder to write.")],
+    valid: Annotated[Path | None, typer.Option(help="Validation rows.", dir_okay=False)] = None,
+    test: Annotated[Path | None, typer.Option(help="Test rows.", dir_okay=False)] = None,
+    items: Annotated[Path | None, typer.Option(help="Attributes of items.", dir_okay=False)] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the user id (default user_id).")] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the item id (default item_id).")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of what happened, 0 or 1 (default label).")] = None,
+    timestamp: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the time of a row.")] = None,
+    history: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the items before, oldest first.")] = None,
+    history_label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of what happened with each of them.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data set; by default that of its folder.")] = None,
+    columns: Annotated[list[str] | None, typer.Option(metavar="NAME=KIND", help="Correct the kind of an attribute; repeat.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set at that place.")] = False,
+    json: JSON = False,
+) -> None:
+    """Read click-through rows that carry their history (user, item, label, items before) into a data set with impressions."""
+    given = dict(locals())
+    from vitrail.data.rows import RowSettings, read_rows
+
+    told: dict[str, Any] = {key: given[key] for key in RowSettings.model_fields if given[key] is not None}
+    told |= {"columns": pairs(columns, "--columns")} if columns else {}
+    ours(out, overwrite)
+    settings = RowSettings.of(told, where="the flags")
+    report = read_rows(train, out=out, valid=valid, test=test, items=items, settings=settings, overwrite=overwrite)
+    if json:
+        show.emit(report.to_dict())
+        return
+    show.line(f"kept {report.rows:,} impressions; {report.earlier:,} events are known from histories alone")
+    for reason, count in report.rejected.items():
+        show.line(f"rejected {count:,}: {reason}")
+    show.line(f"{report.dataset!r} at {report.dataset.path}")
+    show.line(f"Next: vitrail fit din --data {report.dataset.path} --out RUN")
+
+
 def ours(out: Path, overwrite: bool) -> None:
     """Raises SettingError where --overwrite would delete something that is no data set."""
     from vitrail.errors import SettingError

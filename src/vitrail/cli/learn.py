@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vitrail.evaluation.evaluator import Evaluation
     from vitrail.systems.base import Card
 
+STAGES = ("retrieve", "rank", "arrange")
 JSON = Annotated[bool, typer.Option("--json", help=show.JSON_HELP)]
 Plugin = Annotated[list[Path] | None, typer.Option("--system", metavar="FILE.py", help=show.PLUGIN_HELP)]
 
@@ -31,10 +32,12 @@ def load_plugins(files: Iterable[Path] | None) -> None:
 
 def systems(
     name: Annotated[str | None, typer.Argument(help="A system to explain; none: list all.", autocompletion=complete.systems)] = None,
+    stage: Annotated[str | None, typer.Option(help="Only those of a stage: retrieve, rank or arrange.")] = None,
     system: Plugin = None,
     json: JSON = False,
 ) -> None:
     """List the systems, or explain one and every setting of it."""
+    from vitrail.errors import unknown
     from vitrail.systems import registry
 
     load_plugins(system)
@@ -45,7 +48,9 @@ def systems(
         else:
             _explain(card, fields)
         return
-    cards = [registry.card(known) for known in registry.names()]
+    if stage not in (None, *STAGES):
+        raise unknown("stage", str(stage), STAGES)
+    cards = [card for known in registry.names() if (card := registry.card(known)).stage == (stage or card.stage)]
     if json:
         show.emit([_card_json(card) for card in cards])
         return
@@ -156,9 +161,9 @@ def fit(
     validation = summary.pop("validation", None) or {}
     protocol = summary.pop("protocol", None)
     if isinstance(protocol, dict):
-        from vitrail.evaluation.protocol import Protocol
+        from vitrail.evaluation.protocol import recorded_protocol
 
-        summary["protocol"] = Protocol.of(protocol).describe()
+        summary["protocol"] = recorded_protocol(protocol).describe()
     show.facts({key: value for key, value in summary.items() if key != "leaks"})
     if validation.get("metrics"):
         rows = sorted(validation["metrics"].items())
@@ -182,21 +187,21 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     part: Annotated[str, typer.Option(help="test or valid.")] = "test",
     data: Annotated[Path | None, typer.Option(help="The data-set folder, if it moved since the fit.")] = None,
-    metrics: Annotated[list[str] | None, typer.Option(metavar="NAMES", help="Metrics such as ndcg@10,recall@20; repeat or separate by commas.")] = None,
+    metrics: Annotated[list[str] | None, typer.Option(metavar="NAMES", help="Metrics such as ndcg@10,recall@20 (of rankers auc, gauc, logloss, ece); repeat or separate by commas.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order among equal scores.")] = 0,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with the numbers and plots.")] = None,
     system: Plugin = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     json: JSON = False,
 ) -> None:
-    """Measure a run over the whole catalogue, with 95 % intervals and slices."""
-    from vitrail.evaluation.metrics import parse_metric
+    """Measure a run over the whole catalogue (a ranker: over what was shown), with 95 % intervals and slices."""
+    from vitrail.evaluation.metrics import check_metric
     from vitrail.train.fit import evaluate_run
 
     load_plugins(system)
     names = [name.strip() for text in metrics for name in text.split(",") if name.strip()] if metrics else None
     for name in names or ():
-        parse_metric(name)  # before a bar is shown
+        check_metric(name)  # before a bar is shown
     evaluation = evaluate_run(run, part=part, data=data, metrics=names, tie_seed=seed, quiet=quiet)
     if report is not None:
         from vitrail.evaluation.report import write_report
@@ -215,14 +220,16 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     show.line(f"{evaluation.system} on {evaluation.data}, {evaluation.part} part, fingerprint {evaluation.fingerprint}")
     show.line(f"protocol {evaluation.protocol.describe()}")
     left_out = "".join(f"; left out, {reason}: {count:,}" for reason, count in evaluation.left_out.items() if count)
-    show.line(f"{evaluation.users:,} queries in {evaluation.seconds:.2f} s{left_out}")
-    rows = [(name, f"{value:.4f}", _interval(evaluation.ci.get(name))) for name, value in evaluation.metrics.items()]
-    show.table(("metric", "value", "95 % interval"), rows, right=["value", "95 % interval"])
+    rows = getattr(evaluation, "rows", None)
+    asked = f"{evaluation.users:,} queries" if rows is None else f"{rows:,} rows of {evaluation.users:,} users"
+    show.line(f"{asked} in {evaluation.seconds:.2f} s{left_out}")
+    found = [(name, f"{value:.4f}", _interval(evaluation.ci.get(name))) for name, value in evaluation.metrics.items()]
+    show.table(("metric", "value", "95 % interval"), found, right=["value", "95 % interval"])
     if evaluation.slices:
         columns = list(dict.fromkeys(key for row in evaluation.slices.values() for key in row if key != "users"))
         shown = [name for name in columns if name.endswith("@10")] or columns[:6]
         cut = [(name, f"{row.get('users', 0):,.0f}", *(f"{row[key]:.4f}" if key in row else "" for key in shown)) for name, row in evaluation.slices.items()]
-        show.table(("slice", "queries", *shown), cut, right=["queries", *shown])
+        show.table(("slice", "queries" if rows is None else "rows", *shown), cut, right=["queries", "rows", *shown])
 
 
 def _interval(bounds: tuple[float, float] | None) -> str:

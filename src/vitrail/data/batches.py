@@ -112,19 +112,25 @@ class Impressions(Batch):
     """Items that were shown, with what happened: the batch of rankers."""
 
     users: Tensor
-    """(B,) int64"""
+    """(B,) int64; -1 for an unknown user"""
     items: Tensor
     """(B,) int64"""
     labels: Tensor
     """(B,) float32"""
     history: Tensor
-    """(B, T) int64: items before the impression, left-aligned"""
+    """(B, T) int64: items strictly before the impression, left-aligned, oldest first"""
     mask: Tensor
     """(B, T) bool"""
     fields: Tensor
-    """(B, F) int64: coded context and attribute fields"""
+    """(B, F) int64: coded fields of the impression itself: context, and features of its past"""
+    signals: Tensor | None = None
+    """(B, T) int64: what happened at each event of the history, coded; 0 where that is not known"""
     times: Tensor | None = None
     """(B, T) int64 microseconds of the history"""
+    now: Tensor | None = None
+    """(B,) int64 microseconds of the impression"""
+    weights: Tensor | None = None
+    """(B,) float32"""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vitrail.data.vocabulary import Vocabulary, mix
 from vitrail.errors import ArtifactError, DataError, ResourceError, SettingError
 from vitrail.files import atomic_folder, fingerprint, sha256
 
-TABLES = ("interactions", "items", "users", "rejects")
+TABLES = ("interactions", "items", "users", "rejects", "impressions")
 
 
 class Dataset:
@@ -80,6 +80,19 @@ class Dataset:
     def users(self) -> pl.DataFrame:
         """(U rows) the users in code order."""
         return self._table("users")
+
+    @property
+    def has_impressions(self) -> bool:
+        """Whether it is known what was shown."""
+        return "impressions.parquet" in self.info.files
+
+    @cached_property
+    def impressions(self) -> pl.DataFrame:
+        """What was shown: user, item, clicked (Float64 in [0, 1]), timestamp or before (how many of the user's events came first), and as they exist
+        request, position, weight, part and columns of context. Raises DataError where that is not known."""
+        if not self.has_impressions:
+            raise DataError(f'Data set "{self.info.name}" does not say what was shown (it has no impressions.parquet): use --split pairs or --split rated.')
+        return self._table("impressions")
 
     @cached_property
     def item_ids(self) -> Vocabulary:
@@ -198,20 +211,24 @@ def write_dataset(
     *,
     overwrite: bool = False,
     extra: dict[str, bytes] | None = None,
+    impressions: pl.DataFrame | None = None,
 ) -> Dataset:
-    """Write a data-set folder atomically and open it. `items` and `users` are completed with the ids of `interactions`
+    """Write a data-set folder atomically and open it. `items` and `users` are completed with the ids of `interactions` and `impressions`
     and put in code order (`Rows` are written as they are made); checksums and counts are filled in; `extra` maps relative names to further files' bytes.
 
     Raises DataError where `path` is taken, ResourceError where the disk is full.
     """
     rows = interactions if isinstance(interactions, Rows) else Rows.of(interactions)
-    item_table, _ = complete(items, "item", rows.seen["item"])
-    user_table, _ = complete(users, "user", rows.seen["user"])
+    shown = {role: [] if impressions is None else [impressions[role]] for role in ("user", "item")}
+    item_table, _ = complete(items, "item", pl.concat([rows.seen["item"], *shown["item"]]))
+    user_table, _ = complete(users, "user", pl.concat([rows.seen["user"], *shown["user"]]))
     if rejects is None:
         rejects = pl.DataFrame(schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String})
+    tables: dict[str, pl.DataFrame | Rows] = {"interactions": rows, "items": item_table, "users": user_table, "rejects": rejects}
+    if impressions is not None:
+        tables["impressions"] = impressions
     with atomic_folder(path, overwrite=overwrite) as folder:
         files = {}
-        tables: dict[str, pl.DataFrame | Rows] = {"interactions": rows, "items": item_table, "users": user_table, "rejects": rejects}
         for name, table in tables.items():
             file = folder / f"{name}.parquet"
             table.write(file) if isinstance(table, Rows) else table.write_parquet(file)

@@ -140,14 +140,19 @@ class Log:
             None if self.weights is None else torch.from_numpy(np.asarray(self.weights[where])),
         )
 
-    def window(self, users: Int64, stops: Int64, length: int) -> Sequences:
-        """The newest `length` events of each of `users` (B,) before place `stops` (B,) of the log: (B, T) left-aligned,
-        T = the longest kept (at least 1), one vectorised gather."""
+    def places(self, users: Int64, stops: Int64, length: int) -> tuple[Int64, npt.NDArray[np.bool_]]:
+        """Places in the log of the newest `length` events of each of `users` (B,) before place `stops` (B,), left-aligned, and
+        the mask of those that are there; both (B, T), T = the longest kept (at least 1). A place off the mask is 0."""
         starts = np.maximum(self.indptr[users], stops - length)
         lengths = stops - starts
         steps = np.arange(max(int(lengths.max(initial=0)), 1))
         mask = steps < lengths[:, None]
-        where = np.where(mask, starts[:, None] + steps, 0)
+        return np.where(mask, starts[:, None] + steps, 0), mask
+
+    def window(self, users: Int64, stops: Int64, length: int) -> Sequences:
+        """The newest `length` events of each of `users` (B,) before place `stops` (B,) of the log: (B, T) left-aligned,
+        T = the longest kept (at least 1), one vectorised gather."""
+        where, mask = self.places(users, stops, length)
         empty = len(self) == 0
         items = np.zeros(mask.shape, dtype=np.int64) if empty else np.where(mask, self.items[where], 0).astype(np.int64)
         times = None if self.times is None or empty else torch.from_numpy(np.where(mask, self.times[where], 0))

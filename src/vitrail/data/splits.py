@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vitrail.config import Settings, Share, parse_assignments, read_yaml
+from vitrail.config import NonNegativeFloat, PositiveInt, Settings, Share, parse_assignments, read_yaml
 from vitrail.errors import DataError, SettingError, unknown
 from vitrail.resources import afford_memory, free_memory
 
@@ -120,6 +120,42 @@ class Predefined(SplitSettings):
     """Share of each user's training events held out at random where the files have no validation part."""
 
 
+class _Rows(_Shares):
+    """Rows of (user, item, what happened) for rankers, cut into parts."""
+
+
+class Pairs(_Rows):
+    """For rankers: each event but a user's first, and with it items drawn at random that the user never had (the pairs of DIN)."""
+
+    name: Literal["pairs"] = "pairs"
+    ties: Ties = "seeded"
+    cut: Literal["position", "time"] = "position"
+    """position: a user's last event is the test, the last but one the validation; time: as `temporal`."""
+    negatives: PositiveInt = 1
+    """Items drawn for each event."""
+    power: NonNegativeFloat = 0.0
+    """They are drawn with chance ~ count ** power; 0: uniformly."""
+
+
+class Rated(_Rows):
+    """For rankers: every event was shown, and was a success where `label` holds (liked or not)."""
+
+    name: Literal["rated"] = "rated"
+    ties: Ties = "seeded"
+    cut: Literal["time", "position", "predefined"] = "time"
+    """As of `pairs`; predefined: as the files came."""
+    label: str = "value >= 4"
+    """What makes an event a success."""
+
+
+class Shown(_Rows):
+    """For rankers: the rows of impressions.parquet."""
+
+    name: Literal["shown"] = "shown"
+    cut: Literal["given", "time"] = "given"
+    """given: the parts the rows came with, and by time where they came with none."""
+
+
 class Everything(SplitSettings):
     """Everything is for training and nothing is asked: for production."""
 
@@ -155,7 +191,9 @@ class NGCFRandom(SplitSettings):
 
 SPLITS: dict[str, type[SplitSettings]] = {
     str(kind.model_fields["name"].default): kind
-    for kind in (Temporal, LeaveLastOut, Ratio, ColdItems, Predefined, Everything, RecBoleRS, MMRecRandom, LatticeRandom, NGCFRandom)
+    for kind in (
+        Temporal, LeaveLastOut, Ratio, ColdItems, Predefined, Everything, RecBoleRS, MMRecRandom, LatticeRandom, NGCFRandom, Pairs, Rated, Shown,
+    )  # fmt: skip
 }
 ALIASES = {
     "leave_one_out": "leave-last-out",
@@ -201,7 +239,9 @@ def default_split(info: DatasetInfo) -> str:
 
 
 def _refuse(settings: SplitSettings, info: DatasetInfo) -> None:
-    """Raises DataError where the data set cannot be split this way, before any row is read."""
+    """Raises DataError where the data set cannot be split this way, before any row is read; SettingError for a split of rankers."""
+    if isinstance(settings, _Rows):
+        raise SettingError(f'The split "{settings.name}" makes rows for rankers (`vitrail systems --stage rank`): use e.g. --split {default_split(info)}.')
     if settings.name == "temporal" and (info.order != "timestamp" or info.timed_parts):
         lack = f"has times only in {' and '.join(info.timed_parts)}" if info.timed_parts else "has no timestamps"
         instead = default_split(info)

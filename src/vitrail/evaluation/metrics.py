@@ -185,3 +185,24 @@ def parse_metric(text: str) -> Metric:
     if not at or not cut.isascii() or not cut.isdigit() or not 1 <= int(cut) <= 100_000:
         raise SettingError(f'The metric "{text}" needs a cut-off from 1 on: write {name}@10.')
     return Metric(name, int(cut))
+
+
+RANKERS: dict[str, str] = {
+    "auc": "chance that a success scores above a failure, ties half",
+    "gauc": "the same within a user, the mean over users weighted by their rows",
+    "gauc_equal": "the same within a user, the plain mean over users",
+    "logloss": "mean log loss of the probabilities, in nats",
+    "ece": "mean distance of probability and rate over bins of equal size",
+    "logloss_raw": "logloss before calibration",
+    "ece_raw": "ece before calibration",
+}
+"""name -> metric of rankers (evaluation.binary), which has no cut-off."""
+
+
+def check_metric(text: str, stage: str | None = None) -> None:
+    """Raises SettingError where `text` is no metric of systems of `stage` (none: of any)."""
+    if stage == "rank" and text not in RANKERS:
+        raise unknown("metric of rankers", text, RANKERS)
+    if stage == "rank" or (stage is None and text in RANKERS):
+        return
+    parse_metric(text)

@@ -55,6 +55,29 @@ class Protocol(Settings):
         return f"{self.name}: {', '.join(parts)}"
 
 
+class RankProtocol(Protocol):
+    """The same for rankers: which rows are asked, and what may be known of each."""
+
+    settings: dict[str, Any] = {}
+    """of the split: how rows are made and cut"""
+    history_at_test: Literal["train", "train+valid", "everything before"] = "everything before"
+    mask: Literal["none", "train", "train+valid", "everything before"] = "none"
+    groups: Literal["user"] = "user"
+    """within which GAUC compares"""
+
+    def describe(self) -> str:
+        """One line for people."""
+        rows = {"pairs": "each event and items drawn for it", "rated": "every event, a success or not", "shown": "what was shown"}.get(self.split, self.split)
+        by_place = self.settings.get("cut") in ("position", "predefined", "given")
+        told = ", ".join(f"{key} {value}" for key, value in self.settings.items() if key not in ("name", "ties") and not (by_place and key in ("valid", "test")))
+        return f"{self.name}: rows are {rows} ({told}), fitted on {self.fit_on}, history and features strictly before each row, GAUC by {self.groups}, ties count half"
+
+
+def recorded_protocol(values: Mapping[str, Any]) -> Protocol:
+    """The protocol of a manifest, of either kind. Raises SettingError where it is damaged."""
+    return (RankProtocol if "groups" in values else Protocol).of(values, where="the manifest")
+
+
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (

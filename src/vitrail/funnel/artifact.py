@@ -73,7 +73,7 @@ def save_artifact(
         record = {
             "format": FORMAT,
             **info,
-            "sizes": {"users": model.sizes.users, "items": model.sizes.items, "vectors": model.sizes.vectors},
+            "sizes": model.sizes.as_json(),
             "memory_bytes": sum((folder / name).stat().st_size for name in files if name.endswith(".safetensors")),
             "versions": versions(),
             "files": {name: sha256(folder / name) for name in files},
@@ -106,7 +106,7 @@ def load_artifact(path: str | Path) -> tuple[System, Given, Log, Tensor, pl.Data
             f'{folder} holds the system "{manifest["system"]}", which is not installed: name its file with --system FILE.py, or install its plug-in.'
         ) from None
     items, users = pl.read_parquet(folder / "items.parquet"), pl.read_parquet(folder / "users.parquet")
-    sizes, given = Sizes(**manifest["sizes"]), Given.from_tensors(load_tensors(folder / "given.safetensors"))
+    sizes, given = Sizes.of(manifest["sizes"]), Given.from_tensors(load_tensors(folder / "given.safetensors"))
     model = cls(cls.Config.of(manifest["config"], where=str(folder / MANIFEST)), sizes, given)
     model.restore(load_tensors(folder / "model.safetensors"))
     tensors = load_tensors(folder / "known.safetensors")

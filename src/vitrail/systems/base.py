@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
 from vitrail.data.batchers import Batcher
 from vitrail.data.batches import Sets
+from vitrail.data.fields import FeatureSpec
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.data.vectors import Vectors
@@ -26,6 +27,8 @@ Stage = Literal["retrieve", "rank", "arrange"]
 Status = Literal["measured", "draft"]
 FACTS = ("indptr", "items", "item_counts")
 """The fields of `Given` that are single tensors."""
+NAMED = ("vectors", "masks", "tables")
+"""The fields of `Given` that hold tensors by name."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,19 @@ class Sizes:
     users: int
     items: int
     vectors: dict[str, int] = field(default_factory=dict)
+    features: FeatureSpec | None = None
+    """the fields of a ranker"""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        fields = {} if self.features is None else {"features": self.features.model_dump(mode="json")}
+        return {"users": self.users, "items": self.items, "vectors": self.vectors} | fields
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Sizes:
+        """What `as_json` gave."""
+        features = FeatureSpec.of(values["features"], where="the manifest") if "features" in values else None
+        return cls(values["users"], values["items"], values.get("vectors", {}), features)
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,8 @@ class Given:
     """name -> (N, D) float32; a row without content is 0 and means nothing"""
     masks: dict[str, Tensor] = field(default_factory=dict)
     """name -> (N,) bool, true where the item has content"""
+    tables: dict[str, Tensor] = field(default_factory=dict)
+    """what a ranker's features are made of (data.features), and `occurrences` (N,) in the training rows"""
 
     @classmethod
     def of(cls, log: Log, needs: Needs, content: Mapping[str, Vectors] | None = None) -> Given:
@@ -77,15 +95,15 @@ class Given:
         return {name: self.vectors[name] for name in names}, {name: self.masks[name] for name in names}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name -> tensor of what is there; content as `vectors.NAME` and `masks.NAME`."""
+        """Name -> tensor of what is there; what has a name of its own as `vectors.NAME`, `masks.NAME`, `tables.NAME`."""
         facts = {name: value for name in FACTS if (value := getattr(self, name)) is not None}
-        return facts | {f"{kind}.{name}": value for kind in ("vectors", "masks") for name, value in getattr(self, kind).items()}
+        return facts | {f"{kind}.{name}": value for kind in NAMED for name, value in getattr(self, kind).items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Given:
         """What `tensors` packed."""
         facts: dict[str, Any] = {name: value for name, value in tensors.items() if name in FACTS}
-        for kind in ("vectors", "masks"):
+        for kind in NAMED:
             facts[kind] = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{kind}.")}
         return cls(**facts)
 

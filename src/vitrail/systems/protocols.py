@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from vitrail.data.batches import Impressions, Queries, Sequences
+from vitrail.data.batches import Queries, Sequences
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -43,15 +43,6 @@ class PairScorer(Protocol):
 
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
         """users (B,), items (N,) codes -> (B, N)"""
-        ...
-
-
-@runtime_checkable
-class Ranker(Protocol):
-    """The chance of an event, for items that were shown."""
-
-    def logit(self, batch: Impressions) -> Tensor:
-        """-> (B,)"""
         ...
 
 

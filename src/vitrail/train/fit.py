@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,6 +29,8 @@ from vitrail.train.loop import Watch, train
 from vitrail.train.progress import bar, silent
 from vitrail.train.run import Run, write_curves
 
+E = TypeVar("E", bound=Evaluation)
+
 
 @dataclass
 class FitResult:
@@ -37,7 +39,8 @@ class FitResult:
     recommender: Recommender
     run: Path | None
     progress: Progress
-    split: Split
+    split: Any
+    """Split; of a ranker, ImpressionSplit"""
 
     def summary(self) -> dict[str, Any]:
         """For people and JSON: system, run, epochs, validation metrics, seconds, memory."""
@@ -97,6 +100,14 @@ def fit(
     config = cls.Config.of(settings or {}, where=f'settings of system "{system}"')
     dataset = data if isinstance(data, Dataset) else Dataset(data)
     content = Content.of(cls, config, dataset)
+    if cls.card.stage == "rank":
+        from vitrail.train.rank import fit_ranker
+
+        if protocol is not None:
+            raise SettingError(f'System "{system}" is a ranker, and its numbers have the protocol of its split: leave --protocol out.')
+        return fit_ranker(  # type: ignore[no-any-return]
+            cls, config, dataset, split=split, out=out, seed=seed, resume=resume, overwrite=overwrite, refit=refit, device=device, quiet=quiet
+        )
     split_made, split_settings, chosen = cut(dataset, split, refit, protocol)
     fingerprint = chosen.fingerprint(dataset.fingerprint, split_made.settings)
     where = pick_device(device)
@@ -113,23 +124,7 @@ def fit(
     fitter = Fitter(dataset, split_made, chosen, seed, where, quiet, folder, resume)
     model, given, progress = fitter.fit(cls, config, sizes)
     counts = torch.from_numpy(split_made.train.item_counts)
-    info = {
-        "system": system,
-        "stage": cls.card.stage,
-        "family": cls.card.family,
-        "config": run.config,
-        "seed": seed,
-        "data": {"name": dataset.info.name, "fingerprint": dataset.fingerprint, "path": run.data},
-        "split": split_made.settings,
-        "protocol": chosen.model_dump(mode="json"),
-        "fingerprint": fingerprint,
-        "columns": dataset.info.columns.get("items", {}),
-        "image_root": str(dataset.image_root),
-        "vectors": {name: info.model_dump(mode="json") for name, info in content.infos.items()},
-        "epochs": progress.best_epoch if progress.best_epoch > 0 else progress.epoch,
-        "seconds": round(progress.seconds, 3),
-        "parameters": sum(p.numel() for p in model.parameters()) or sum(b.numel() for b in model.buffers()),
-    }
+    info = manifest(run, cls, dataset, split_made.settings, chosen, fingerprint, progress, model, content)
     recommender = Recommender(model.cpu(), given, split_made.known, counts, dataset.items, dataset.users, info)
     if fitter.validation is not None:
         info["validation"] = fitter.validation
@@ -161,6 +156,37 @@ class Content:
     def sizes(self, dataset: Dataset) -> Sizes:
         """U, N, and D of each name."""
         return Sizes(len(dataset.users), len(dataset.items), {name: info.dim for name, info in self.infos.items()})
+
+
+def manifest(
+    run: Run,
+    cls: type[System],
+    dataset: Dataset,
+    split: Mapping[str, object],
+    protocol: Protocol,
+    fingerprint: str,
+    progress: Progress,
+    model: System,
+    content: Content | None = None,
+) -> dict[str, Any]:
+    """What the artifact says of a fit, but for what was measured."""
+    return {
+        "system": run.system,
+        "stage": cls.card.stage,
+        "family": cls.card.family,
+        "config": run.config,
+        "seed": run.seed,
+        "data": {"name": dataset.info.name, "fingerprint": dataset.fingerprint, "path": run.data},
+        "split": dict(split),
+        "protocol": protocol.model_dump(mode="json"),
+        "fingerprint": fingerprint,
+        "columns": dataset.info.columns.get("items", {}),
+        "image_root": str(dataset.image_root),
+        "vectors": {name: info.model_dump(mode="json") for name, info in (content.infos if content else {}).items()},
+        "epochs": progress.best_epoch if progress.best_epoch > 0 else progress.epoch,
+        "seconds": round(progress.seconds, 3),
+        "parameters": sum(p.numel() for p in model.parameters()) or sum(b.numel() for b in model.buffers()),
+    }
 
 
 def _open_run(out: str | Path | None, run: Run, resume: bool, overwrite: bool) -> Path | None:
@@ -300,6 +326,11 @@ def evaluate_run(
     dataset = data if isinstance(data, Dataset) else Dataset(data or info["data"]["path"])
     if dataset.fingerprint != info["data"]["fingerprint"]:
         raise DataError(f"{dataset.path} has changed since this system was fitted (its fingerprint differs): fit again, or name the old data with --data.")
+    if info.get("stage") == "rank":
+        from vitrail.train.rank import evaluate_ranker
+
+        ranked = evaluate_ranker(recommender, dataset, part=part, metrics=metrics, quiet=quiet)
+        return ranked if part == "valid" else _journal(ranked, run, info, dataset)
     protocol = Protocol.of(info["protocol"], where="the manifest")
     settings = recorded_split(info["split"])
     chosen = make_split(dataset, settings, protocol if part == "test" else protocol.model_copy(update={"fit_on": "train", "refit": False}))
@@ -317,12 +348,14 @@ def evaluate_run(
             train_counts=train.item_counts, metrics=metrics, diversity_vectors=vectors, tie_seed=tie_seed,
             system=recommender.name, data=dataset.info.name, fingerprint=info["fingerprint"], progress=lambda n: advance(n, ""),
         )  # fmt: skip
-    if part == "test":
-        where = None if isinstance(run, Recommender) else str(run)
-        note = journal.append(dataset.path, {**evaluation.as_json(), "config": info["config"], "seed": info["seed"], "run": where})
-        if note:
-            evaluation = evaluation.model_copy(update={"warnings": [*evaluation.warnings, note]})
-    return evaluation
+    return _journal(evaluation, run, info, dataset) if part == "test" else evaluation
+
+
+def _journal(evaluation: E, run: str | Path | Recommender, info: Mapping[str, Any], dataset: Dataset) -> E:
+    """Write an evaluation of a test part to the data set's journal; where that fails, it says so."""
+    where = None if isinstance(run, Recommender) else str(run)
+    note = journal.append(dataset.path, {**evaluation.as_json(), "config": info["config"], "seed": info["seed"], "run": where})
+    return evaluation.model_copy(update={"warnings": [*evaluation.warnings, note]}) if note else evaluation
 
 
 def recorded_split(values: Mapping[str, Any]) -> SplitSettings:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vitrail.data.batchers import draws
-from vitrail.data.log import Log
 from vitrail.errors import VitrailError
 from vitrail.systems.base import System, TrainSettings
 from vitrail.train import distributed
@@ -63,7 +62,7 @@ def reseed(seed: int, device: torch.device) -> None:
 
 def train(
     model: System,
-    log: Log,
+    log: Any,
     settings: TrainSettings,
     *,
     seed: int,
@@ -75,7 +74,7 @@ def train(
     epochs: int | None = None,
     watch: Watch | None = None,
 ) -> Trained:
-    """Fit `model` on `log`; with `validate`, stop early on it and end with the weights that did best.
+    """Fit `model` on `log` (a Log; for a ranker, its training rows); with `validate`, stop early on it and end with the weights that did best.
 
     `epochs` fixes the number of epochs (a refit). `watch` is told each validation, after a resume those before it too. A run
     killed at any moment and resumed from `checkpoints` ends with the weights of an uninterrupted run, bit for bit on a CPU.

@@ -1,0 +1,65 @@
+"""FuxiCTR's DIN, run in its own environment by bench_rank.py: reads how many steps to run, a line each, and answers with rows and seconds.
+
+Its model, embedding, attention and `train_step` are its own; batches are made beforehand and cycled. Every history is padded to the full length, as its loaders
+pad it.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import OrderedDict
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np
+import torch
+from fuxictr.features import FeatureMap
+from model_zoo.LongCTR.DIN.DIN import DIN
+
+torch.set_num_threads(1)
+told = json.loads(sys.argv[1])
+B, T, N, C = told["batch"], told["length"], told["items"], told["categories"]
+features = FeatureMap("bench", tempfile.mkdtemp())
+features.features = OrderedDict(
+    (name, {"source": "item", "type": "categorical", "vocab_size": size + 2, "padding_idx": 0}) for name, size in (("item_id", N), ("cate_id", C))
+)
+features.labels, features.default_emb_dim, features.num_fields = ["clk"], told["dim"], 2
+torch.manual_seed(0)
+model = DIN(
+    features, gpu=-1, dnn_hidden_units=told["hidden"], dnn_activations="ReLU", attention_hidden_units=told["attention"], attention_hidden_activations="Dice",
+    learning_rate=1e-3, embedding_dim=told["dim"], optimizer="adam", loss="binary_crossentropy", verbose=0, metrics=["AUC"], model_root=tempfile.mkdtemp(),
+    task="binary_classification",
+)  # fmt: skip
+# its width of the MLP counts the item's fields twice where all fields are the item's, but forward feeds target and interest only once each: both are 2 H
+model.train()
+model._max_gradient_norm, model._batch_index = 10.0, 0
+rng = np.random.default_rng(0)
+category = rng.integers(1, C + 1, N + 1)
+
+
+def batch():
+    """(fields, item fields over B * (T + 1) places, mask) as its collator gives them: history first, padded on the left, target last."""
+    lengths = np.full(B, T) if told["full"] else np.minimum(rng.geometric(1 / 7, size=B), T)
+    ids = np.minimum((N * rng.random((B, T + 1)) ** 3).astype(np.int64), N - 1) + 1
+    mask = np.arange(T) >= T - lengths[:, None]
+    ids[:, :T] *= mask
+    cate = np.where(ids > 0, category[ids], 0)
+    return (
+        {"clk": torch.from_numpy((rng.random(B) < 0.5).astype(np.float32))},
+        {"item_id": torch.from_numpy(ids.reshape(-1)), "cate_id": torch.from_numpy(cate.reshape(-1))},
+        torch.from_numpy(mask.astype(np.float32)),
+    )
+
+
+batches = [batch() for _ in range(16)]
+step = 0
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    started, cpu = time.perf_counter(), time.process_time()
+    for _ in range(int(line)):
+        model.train_step(batches[step % len(batches)])
+        step += 1
+    print(json.dumps({"rows": int(line) * B, "seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}), flush=True)

@@ -1,0 +1,90 @@
+"""Activations with parameters: Dice. Shapes end in the channels C; every leading place is a sample."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["dice", "prelu", "relu", "sigmoid"]
+
+
+BLOCK = 1 << 17
+"""Numbers a pass works on at a time on a processor: what a step of the formula writes is still in the cache when the next reads it."""
+
+
+class _Gate(torch.autograd.Function):
+    """Dice in two passes over blocks of rows, derivative by hand: autograd's chain would write and read a tensor of the size of x a dozen times."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor, mean: Tensor, spread: Tensor, by_batch: bool) -> Tensor:
+        """x (S, C); alpha, mean, spread (1 over the standard deviation) (C,)"""
+        out, p = torch.empty_like(x), torch.empty_like(x)
+        for rows in _blocks(x):
+            torch.sub(x[rows], mean, out=p[rows]).mul_(spread).sigmoid_()
+            torch.mul(p[rows], 1 - alpha, out=out[rows]).add_(alpha).mul_(x[rows])
+        ctx.save_for_backward(x, alpha, mean, spread, p)
+        ctx.by_batch = by_batch
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+        """With z = (x - mean) spread and h = grad x (1 - alpha) p (1 - p), the gradient of z:
+        dx = grad (alpha + (1 - alpha) p) + spread (h - mean(h) - z mean(h z)), the means from the moments of the batch alone."""
+        x, alpha, mean, spread, p = ctx.saved_tensors
+        into, h = torch.empty_like(x), torch.empty_like(x)
+        of_alpha, sum_h, sum_hx = (torch.zeros_like(alpha) for _ in range(3))
+        for rows in _blocks(x):
+            xb, pb, gb, hb, ib = x[rows], p[rows], grad[rows], h[rows], into[rows]
+            torch.neg(pb, out=ib).add_(1).mul_(xb).mul_(gb)  # grad x (1 - p)
+            of_alpha += ib.sum(0)
+            torch.mul(ib, pb, out=hb).mul_(1 - alpha)
+            if ctx.by_batch:
+                sum_h += hb.sum(0)
+                sum_hx += torch.mul(hb, xb, out=ib).sum(0)
+            torch.mul(pb, 1 - alpha, out=ib).add_(alpha).mul_(gb)
+        if not ctx.by_batch:
+            return into.addcmul_(h, spread), of_alpha, None, None, None
+        slope = (sum_hx - mean * sum_h) * spread / len(x)  # mean(h z)
+        shift = sum_h / len(x) - slope * spread * mean
+        for rows in _blocks(x):
+            h[rows].sub_(shift).addcmul_(x[rows], slope * spread, value=-1.0)
+            into[rows].addcmul_(h[rows], spread)
+        return into, of_alpha, None, None, None
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    size = max(1, BLOCK // x.shape[1]) if x.device.type == "cpu" else max(len(x), 1)
+    return [slice(start, start + size) for start in range(0, len(x), size)]
+
+
+class Dice(nn.Module):
+    """p x + (1 - p) alpha x with p = sigmoid of x standardised a channel: by the batch in training, by moving averages else.
+
+    DIN (Zhou et al., KDD 2018). alpha (C,) starts at 0 and is learned. Give it events only: padding would enter the moments.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-9, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.alpha = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., C) -> (..., C)"""
+        flat = x.reshape(-1, x.shape[-1]).float().contiguous()
+        mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
+        by_batch = self.training and len(flat) > 1  # one sample has no variance
+        spread = torch.rsqrt(variance + self.eps)
+        if by_batch:
+            with torch.no_grad():  # for the moments of the batch, and to move the averages: many times as fast as torch.var_mean along rows
+                _, mean, spread = torch.native_batch_norm(flat, None, None, mean, variance, True, self.momentum, self.eps)  # type: ignore[no-untyped-call]
+        out: Tensor = _Gate.apply(flat, self.alpha, mean, spread, by_batch)  # type: ignore[no-untyped-call]
+        return out.view(x.shape)
+
+
+def activation(name: Activation, channels: int) -> nn.Module:
+    """The activation of that name over `channels`."""
+    return {"dice": lambda: Dice(channels), "prelu": lambda: nn.PReLU(channels, init=0.25), "relu": nn.ReLU, "sigmoid": nn.Sigmoid}[name]()

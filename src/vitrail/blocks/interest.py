@@ -1,0 +1,128 @@
+"""What a person wants in view of a target: weights over the history, and the weighted sum. B batch, T time steps, E events, H width.
+
+Padding is told by an explicit mask and costs nothing: scores are computed for the E real events alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.blocks.activation import Activation, activation
+from vitrail.blocks.interact import Tower, linear
+
+Scorer = Literal["mlp", "dot", "bilinear", "multihead", "mean"]
+Weights = Literal["raw", "softmax", "relu"]
+FEW = 4
+"""Steps from which on a matrix a query pays, in a batch without padding."""
+FAR = -1e30
+"""The score of padding under a softmax: its weight is exactly 0, and a row of padding alone stays finite."""
+
+
+class PairScorer(nn.Module):
+    """MLP over [q ; k ; q - k ; q * k] -> a score.
+
+    The first layer is linear in its input, so [q ; k ; q - k ; q * k] is never formed: q is multiplied once a query, k and q * k once an event.
+    """
+
+    def __init__(self, width: int, hidden: Sequence[int], act: Activation, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = linear(4 * width, hidden[0])
+        self.act = activation(act, hidden[0])
+        self.dropout = nn.Dropout(dropout)
+        self.rest = Tower(hidden[0], hidden[1:], act, dropout=dropout, out=1)
+
+    def forward(self, query: Tensor, keys: Tensor, rows: Tensor | None = None) -> Tensor:
+        """query (B, H), keys (E, H), rows (E,) the query of each key (none: each has equally many, in order) -> (E,)"""
+        q, k, difference, product = self.first.weight.chunk(4, dim=1)
+        of_query = F.linear(query, q + difference, self.first.bias)
+        steps = len(keys) // max(len(query), 1)
+        if rows is None and steps >= FEW:
+            # k W + (q * k) P = k (W + diag(q) P): a matrix a query, and nothing of the size of the pairs
+            each = torch.addcmul((k - difference).T, query[:, :, None], product.T)
+            hidden = torch.baddbmm(of_query[:, None], keys.view(len(query), steps, -1), each).flatten(0, 1)
+        else:
+            rows = torch.arange(len(query), device=keys.device).repeat_interleave(steps) if rows is None else rows
+            pairs = torch.cat([keys, query.index_select(0, rows) * keys], dim=1)
+            hidden = F.linear(pairs, torch.cat([k - difference, product], dim=1)) + of_query.index_select(0, rows)
+        return self.rest(self.dropout(self.act(hidden))).squeeze(-1)  # type: ignore[no-any-return]
+
+
+class TargetAttention(nn.Module):
+    """Attention of a target over a history: DIN's local activation unit and its relatives as slots.
+
+    `scorer`: mlp over [q ; k ; q - k ; q * k]; dot q.k; bilinear q W k; multihead, a dot product a head after projections of q and k; mean, the mean
+    of the history whatever the target. `weights`: raw scores (no softmax, so that the length of the sum carries the strength of interest), softmax, or
+    relu. `scale` divides scores by sqrt(H) (of a head).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        scorer: Scorer = "mlp",
+        weights: Weights = "raw",
+        *,
+        hidden: Sequence[int] = (64,),
+        act: Activation = "dice",
+        dropout: float = 0.0,
+        heads: int = 1,
+        scale: bool = False,
+    ) -> None:
+        """`width` H must be a multiple of `heads` (multihead only)."""
+        super().__init__()
+        self.scorer, self.weights = scorer, weights
+        self.heads = heads if scorer == "multihead" else 1
+        self.scale = (width // self.heads) ** -0.5 if scale else 1.0
+        if scorer == "mlp":
+            self.score = PairScorer(width, hidden, act, dropout)
+        elif scorer == "bilinear":
+            self.of_query = nn.Linear(width, width, bias=False)
+        elif scorer == "multihead":
+            self.of_query, self.of_key = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """query (B, H), keys (B, T, H), mask (B, T) true where an event is -> (B, H); 0 for an empty history."""
+        places = mask.flatten().nonzero().squeeze(1)
+        return self.packed(query, keys.flatten(0, 1).index_select(0, places), mask)
+
+    def packed(self, query: Tensor, events: Tensor, mask: Tensor) -> Tensor:
+        """The same with the events (E, H) alone, in the order in which `mask` (B, T) has them."""
+        if not len(events):
+            return torch.zeros_like(query)
+        full = len(events) == mask.numel()
+        rows = mask.nonzero()[:, 0]
+        weights = self.weigh(query, events, mask, rows, full)
+        if full and self.heads == 1:
+            return torch.bmm(weights.view(len(mask), 1, -1), events.view(*mask.shape, -1)).squeeze(1)
+        weighted = (events.view(len(events), self.heads, -1) * weights[:, :, None]).flatten(1)
+        return events.new_zeros(query.shape).index_add(0, rows, weighted)
+
+    def weigh(self, query: Tensor, events: Tensor, mask: Tensor, rows: Tensor, full: bool) -> Tensor:
+        """(E, heads) weights of the events; `full`: there is no padding."""
+        if self.scorer == "mean":
+            return (1.0 / mask.sum(1).clamp(min=1)).to(events.dtype)[rows, None]
+        scores = self.scores(query, events, rows, full)
+        scores = scores * self.scale if self.scale != 1.0 else scores
+        if self.weights == "raw":
+            return scores
+        if self.weights == "relu":
+            return torch.relu(scores)
+        columns = []
+        for head in scores.unbind(1):
+            padded = head.new_full(mask.shape, FAR).masked_scatter(mask, head)
+            columns.append(torch.softmax(padded, dim=1)[mask])
+        return torch.stack(columns, dim=1)
+
+    def scores(self, query: Tensor, events: Tensor, rows: Tensor, full: bool) -> Tensor:
+        """(E, heads) of query (B, H) and events (E, H); rows (E,) the query of each event."""
+        if self.scorer == "mlp":
+            return self.score(query, events, None if full else rows)[:, None]  # type: ignore[no-any-return]
+        if self.scorer == "multihead":
+            q, k = self.of_query(query).index_select(0, rows), self.of_key(events)
+            return (q * k).view(len(events), self.heads, -1).sum(-1)
+        q = self.of_query(query) if self.scorer == "bilinear" else query
+        return (q.index_select(0, rows) * events).sum(-1, keepdim=True)

@@ -1,0 +1,76 @@
+"""Impressions in batches: rows drawn or in order, histories gathered from the log in one vectorised look-up a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vitrail.data.batchers import draws
+from vitrail.data.batches import Impressions
+from vitrail.data.impressions import Rows
+
+Int64 = npt.NDArray[np.int64]
+
+
+def gather(rows: Rows, chosen: Int64, length: int) -> Impressions:
+    """The rows `chosen` (B,), which have their fields, as one batch with the newest `length` events of each history."""
+    assert rows.fields is not None, "the fields of rows are made by data.features"
+    log, owners = rows.log, rows.users[chosen]
+    where, mask = log.places(owners, rows.stops[chosen], length)
+    none = len(log) == 0
+
+    def of(array: npt.NDArray[np.generic]) -> torch.Tensor:
+        taken = np.zeros(mask.shape, dtype=np.int64) if none else np.where(mask, array[where], 0)
+        return torch.from_numpy(taken.astype(np.int64, copy=False))
+
+    def picked(array: npt.NDArray[np.generic] | None) -> torch.Tensor | None:
+        return None if array is None else torch.from_numpy(array[chosen])
+
+    return Impressions(
+        users=torch.from_numpy(owners),
+        items=torch.from_numpy(rows.items[chosen]),
+        labels=torch.from_numpy(rows.labels[chosen]),
+        history=of(log.items),
+        mask=torch.from_numpy(mask),
+        fields=torch.from_numpy(rows.fields[chosen].astype(np.int64)),
+        signals=None if rows.signals is None else of(rows.signals),
+        times=None if log.times is None else of(log.times),
+        now=picked(rows.times),
+        weights=picked(rows.weights),
+    )
+
+
+class ImpressionBatcher:
+    """Every row once an epoch, shuffled, then sorted by the length of its history inside blocks of `bucket` batches, so that a batch is hardly padded."""
+
+    def __init__(self, rows: Rows, *, batch: int, length: int, seed: int, rank: int = 0, world: int = 1, bucket: int = 32) -> None:
+        """`batch`: rows a step over all processes; `length`: events T of a history that are read."""
+        self._rows, self._batch, self._length, self._seed, self._bucket = rows, min(batch, max(len(rows), 1)), length, seed, bucket
+        self._rank, self._world = rank, world
+        self._kept = np.minimum(rows.stops - rows.starts, length)
+
+    def steps(self) -> int:
+        return max(1, -(-len(self._rows) // self._batch))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Impressions]:
+        rng = draws(self._seed, epoch, 0, purpose=1)
+        order = rng.permutation(len(self._rows))
+        block = np.arange(len(order)) // (self._batch * self._bucket)
+        order = order[np.lexsort([self._kept[order], block])]
+        batches = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
+        for step in rng.permutation(len(batches))[start:]:
+            mine = batches[step]
+            if len(mine) >= self._world:
+                mine = mine[self._rank :: self._world]
+            yield gather(self._rows, mine, self._length)
+
+
+def in_order(rows: Rows, length: int, batch: int = 4096) -> Iterator[tuple[Int64, Impressions]]:
+    """Every row once, shortest histories first: (places (B,) of the rows, the batch)."""
+    order = np.argsort(np.minimum(rows.stops - rows.starts, length), kind="stable")
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        yield chosen, gather(rows, chosen, length)

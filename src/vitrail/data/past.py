@@ -1,0 +1,112 @@
+"""Features of the past: what was known just before a moment, for any number of (history, item, moment) at once.
+
+R rows asked, E events, N items, U users. Everything comes from events strictly before the moment of a row: of one instant, none. Training and serving call
+the same functions, so that their values are equal. Missing is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrail.data.log import Log
+
+Int64 = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float64]
+DAY = 86_400_000_000
+"""Microseconds."""
+
+
+def before(log: Log, owners: Int64, moments: Int64) -> Int64:
+    """(R,) the place in `log` of the first event of each of `owners` (R,) that is not strictly before its moment (R,), in microseconds."""
+    assert log.times is not None
+    known = np.unique(log.times)
+    keys = log.users * (len(known) + 1) + np.searchsorted(known, log.times)
+    return np.searchsorted(keys, owners * (len(known) + 1) + np.searchsorted(known, moments)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ItemPast:
+    """The events of every item in time order, so that any moment can be asked: how often, when last, with what success."""
+
+    n_items: int
+    items: Int64
+    """(E,) item of each event"""
+    times: Int64
+    """(E,) microseconds since 1970"""
+    labels: npt.NDArray[np.float32] | None = None
+    """(E,) success of each event, where events are things shown"""
+
+    @cached_property
+    def _index(self) -> tuple[Int64, Int64, Int64, Int64, Float]:
+        moments = np.unique(self.times)
+        order = np.lexsort([self.times, self.items])
+        keys = self.items[order] * (len(moments) + 1) + np.searchsorted(moments, self.times[order])
+        starts = np.searchsorted(keys, np.arange(self.n_items + 1) * (len(moments) + 1)).astype(np.int64)
+        labels = np.zeros(len(order)) if self.labels is None else self.labels[order].astype(np.float64)
+        return moments, keys, starts, self.times[order], np.concatenate([[0.0], np.cumsum(labels)])
+
+    def _span(self, items: Int64, now: Int64) -> tuple[Int64, Int64]:
+        moments, keys, starts, _, _ = self._index
+        stops = np.searchsorted(keys, items * (len(moments) + 1) + np.searchsorted(moments, now)).astype(np.int64)
+        return starts[items], stops
+
+    def count(self, items: Int64, now: Int64) -> Float:
+        """(R,) events of each item before each moment."""
+        start, stop = self._span(items, now)
+        return (stop - start).astype(np.float64)
+
+    def gap(self, items: Int64, now: Int64) -> Float:
+        """(R,) days since the item's last event; NaN where there was none."""
+        start, stop = self._span(items, now)
+        times = self._index[3]
+        last = times[np.maximum(stop - 1, 0)] if len(times) else np.zeros_like(now)
+        return np.where(stop > start, (now - last) / DAY, np.nan)
+
+    def rate(self, items: Int64, now: Int64) -> Float:
+        """(R,) mean success of the item's events; NaN where there was none."""
+        start, stop = self._span(items, now)
+        total = self._index[4]
+        return np.where(stop > start, (total[stop] - total[start]) / np.maximum(stop - start, 1), np.nan)
+
+
+def user_gap(log: Log, starts: Int64, stops: Int64, now: Int64) -> Float:
+    """(R,) days since the newest event of each history [start, stop) of `log`; NaN for an empty one."""
+    assert log.times is not None
+    if not len(log):
+        return np.full(len(now), np.nan)
+    return np.where(stops > starts, (now - log.times[np.maximum(stops - 1, 0)]) / DAY, np.nan)
+
+
+def user_rate(log: Log, starts: Int64, stops: Int64) -> Float:
+    """(R,) mean weight (success) of the events of each history; NaN for an empty one."""
+    assert log.weights is not None
+    total = np.concatenate([[0.0], np.cumsum(log.weights, dtype=np.float64)])
+    return np.where(stops > starts, (total[stops] - total[starts]) / np.maximum(stops - starts, 1), np.nan)
+
+
+def affinity(log: Log, owners: Int64, starts: Int64, stops: Int64, items: Int64, codes: npt.NDArray[np.int32]) -> Float:
+    """(R,) share of each history that has a category of the item, the mean over its categories; NaN for an empty history or an item without categories.
+
+    `codes` (N, M): categories of each item, those below 2 are none; `owners` (R,) whose history it is in `log`.
+    """
+    has = codes >= 2
+    width = int(codes.max(initial=1)) + 1
+    event, place = np.nonzero(has[log.items])
+    groups = log.users[event] * width + codes[log.items[event], place]
+    known, ranks = np.unique(groups, return_inverse=True)
+    keys = np.sort(ranks * (len(log) + 1) + event)
+    row, place = np.nonzero(has[items])
+    asked = owners[row] * width + codes[items[row], place]
+    rank = np.searchsorted(known, asked)
+    found = known[np.minimum(rank, max(len(known) - 1, 0))] == asked if len(known) else np.zeros(len(asked), dtype=bool)
+    # keys of a group from the start of the history up to its stop
+    low = np.searchsorted(keys, rank * (len(log) + 1) + starts[row])
+    high = np.searchsorted(keys, rank * (len(log) + 1) + stops[row])
+    counted = np.bincount(row, weights=np.where(found, high - low, 0), minlength=len(items))
+    lengths = stops - starts
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(counted / (lengths * has[items].sum(1)), dtype=np.float64)

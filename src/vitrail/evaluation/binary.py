@@ -1,0 +1,235 @@
+"""Metrics of rankers: R rows with a label and a score, G groups (users). Everything is exact, ties included, and vectorised over groups.
+
+A metric of a fitted probability (logloss, ece) reads probabilities; AUC and GAUC read any score. An undefined value is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrail.evaluation.evaluator import Evaluation
+from vitrail.evaluation.intervals import Difference, bootstrap_ci, paired_difference
+from vitrail.evaluation.protocol import RankProtocol
+from vitrail.evaluation.slices import HISTORY_EDGES
+
+Float = npt.NDArray[np.float64]
+Int = npt.NDArray[np.int64]
+
+BINS = 15
+DRAWS = 1000
+WORK = 20_000_000
+"""Rows times draws that the interval of AUC may cost, from 100 draws on."""
+
+
+def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """P(score of a success > score of a failure), ties 1/2; O(R log R). NaN without both classes."""
+    y, s = np.asarray(labels, dtype=np.float64), np.asarray(scores)
+    value = grouped_auc(y, s, np.zeros(len(y), dtype=np.int64))[0]
+    return float(value[0]) if len(value) else float("nan")
+
+
+def grouped_auc(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer]) -> tuple[Float, Int, Int]:
+    """AUC of each group (G,), NaN without both classes; rows of each group (G,); and the group (R,) of each row as a place among them.
+
+    One sort of the rows by (group, score); ties get the mean of their ranks.
+    """
+    y, s = np.asarray(labels, dtype=np.float64), np.asarray(scores)
+    _, group = np.unique(groups, return_inverse=True)
+    n = int(group.max(initial=-1)) + 1
+    order = np.lexsort([s, group])
+    g, v = group[order], s[order]
+    fresh = np.ones(len(order), dtype=bool)
+    fresh[1:] = (g[1:] != g[:-1]) | (v[1:] != v[:-1])
+    starts = np.flatnonzero(fresh)
+    sizes = np.diff(np.append(starts, len(order)))
+    rank = np.repeat(starts + (sizes + 1) / 2, sizes)  # mean of the ranks from 1 of a tie, over all rows
+    counts = np.bincount(group, minlength=n)
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]]) if n else np.empty(0)
+    hits = y[order]
+    positives = np.bincount(g, weights=hits, minlength=n)
+    sums = np.bincount(g, weights=hits * rank, minlength=n) - positives * first
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = (sums - positives * (positives + 1) / 2) / (positives * (counts - positives))
+    return np.where((positives > 0) & (positives < counts), value, np.nan), counts.astype(np.int64), group.astype(np.int64)
+
+
+def gauc(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer], weights: Literal["rows", "equal"] = "rows"
+) -> tuple[float, int, int]:
+    """The mean over groups of their AUC, weighted by their rows or equally; how many groups count, and how many were dropped for want of a class."""
+    value, counts, _ = grouped_auc(labels, scores, groups)
+    kept = ~np.isnan(value)
+    if not kept.any():
+        return float("nan"), 0, len(value)
+    share = counts[kept] if weights == "rows" else np.ones(int(kept.sum()))
+    return float(np.average(value[kept], weights=share)), int(kept.sum()), int((~kept).sum())
+
+
+def log_losses(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Float:
+    """(R,) -[y ln p + (1 - y) ln(1 - p)], p kept 1e-7 away from 0 and 1."""
+    y, p = np.asarray(labels, dtype=np.float64), np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)
+    return np.asarray(-(y * np.log(p) + (1 - y) * np.log1p(-p)))
+
+
+class Bin(NamedTuple):
+    """A bin of the calibration curve."""
+
+    probability: float
+    rate: float
+    rows: int
+
+
+def calibration_curve(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = BINS) -> list[Bin]:
+    """Mean probability and rate of success in bins of equally many rows; equal probabilities are never parted."""
+    y, p = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
+    which = _bins(p, bins)
+    n = np.bincount(which)
+    kept = n > 0
+    mean, rate = np.bincount(which, weights=p)[kept] / n[kept], np.bincount(which, weights=y)[kept] / n[kept]
+    return [Bin(float(a), float(b), int(c)) for a, b, c in zip(mean, rate, n[kept], strict=True)]
+
+
+def _bins(p: Float, bins: int) -> Int:
+    order = np.argsort(p, kind="stable")
+    _, first, inverse = np.unique(p[order], return_index=True, return_inverse=True)
+    which = np.empty(len(p), dtype=np.int64)
+    which[order] = (first * bins // max(len(p), 1))[inverse]
+    return which
+
+
+def ece(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = BINS) -> float:
+    """Mean over rows of |mean probability - rate| of their bin."""
+    curve = calibration_curve(labels, probabilities, bins)
+    rows = sum(b.rows for b in curve)
+    return sum(abs(b.probability - b.rate) * b.rows for b in curve) / max(rows, 1) if curve else float("nan")
+
+
+# how sure: users are drawn anew, whole
+
+
+def drawn_users(groups: Int, draws: int, seed: int) -> Any:
+    """A user-bootstrap: (G,) times each group is drawn, one draw after another."""
+    n = int(groups.max(initial=-1)) + 1
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield np.bincount(rng.integers(0, n, size=n), minlength=n).astype(np.float64)
+
+
+def auc_ci(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: Int, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """Percentile interval of the AUC over all rows when users are drawn anew; rows are sorted once."""
+    y, s = np.asarray(labels, dtype=np.float64), np.asarray(scores)
+    _, group = np.unique(groups, return_inverse=True)
+    order = np.argsort(s, kind="stable")
+    g, v, hits = group[order], s[order], y[order]
+    starts = np.flatnonzero(np.concatenate([[True], v[1:] != v[:-1]])) if len(v) else np.empty(0, dtype=np.int64)
+    found = []
+    for times in drawn_users(group, min(draws, max(100, WORK // max(len(y), 1))), seed):
+        weight = times[g]
+        up, down = np.add.reduceat(weight * hits, starts), np.add.reduceat(weight * (1 - hits), starts)
+        below = np.cumsum(down) - down
+        total = up.sum() * down.sum()
+        found.append(float((up * (below + down / 2)).sum() / total) if total > 0 else float("nan"))
+    return _percentiles(np.array(found), level)
+
+
+def ece_ci(labels: npt.ArrayLike, probabilities: npt.ArrayLike, groups: Int, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """Percentile interval of the ECE when users are drawn anew; bins stay as they are."""
+    from scipy import sparse
+
+    y, p = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
+    _, group = np.unique(groups, return_inverse=True)
+    which = _bins(p, BINS)
+    shape = (int(group.max(initial=-1)) + 1, BINS)
+    gaps = sparse.coo_array((p - y, (group, which)), shape=shape).tocsr()
+    rows = np.bincount(group, minlength=shape[0]).astype(np.float64)
+    found = [float(np.abs(times @ gaps).sum() / (times @ rows)) for times in drawn_users(group, draws, seed)]
+    return _percentiles(np.array(found), level)
+
+
+def _percentiles(values: Float, level: float) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_gauc(
+    labels: npt.ArrayLike, a: Sequence[npt.ArrayLike], b: Sequence[npt.ArrayLike], groups: npt.NDArray[np.integer], *,
+    average: Literal["metric", "score"] = "metric", draws: int = 10_000, seed: int = 0,
+) -> Difference:  # fmt: skip
+    """GAUC of system `a` minus that of `b`, each given by the scores (R,) of its seeds, with a bootstrap interval over users and a sign-flip p.
+
+    `average`: metric, each user's AUC is averaged over the seeds; score, the scores are, and the AUC is that of the mean.
+    """
+
+    def of(seeds: Sequence[npt.ArrayLike]) -> Float:
+        if average == "score":
+            return _of_rows(labels, np.mean([np.asarray(s, dtype=np.float64) for s in seeds], axis=0), groups)
+        return np.asarray(np.mean([_of_rows(labels, s, groups) for s in seeds], axis=0))
+
+    return paired_difference(of(a), of(b), draws=draws, seed=seed, clusters=groups)
+
+
+def _of_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer]) -> Float:
+    """(R,) the AUC of the group of each row: its plain mean is GAUC weighted by rows."""
+    value, _, group = grouped_auc(labels, scores, groups)
+    return value[group]
+
+
+class RankEvaluation(Evaluation):
+    """What was measured of a ranker. `users` counts the groups, `rows` the impressions."""
+
+    protocol: RankProtocol
+    rows: int = 0
+    successes: int = 0
+    dropped_groups: int = 0
+    """users without both classes, which GAUC cannot ask"""
+    curve: list[tuple[float, float, int]] = []
+    """calibration: mean probability, rate, rows of each bin"""
+
+
+def measure(
+    labels: npt.NDArray[np.float32], logits: Float, probabilities: Float, users: Int, lengths: Int, *, intervals: bool = True
+) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, dict[str, float]], dict[str, Float]]:
+    """Metrics, 95 % intervals, slices by history length (R,), and the values of single rows for paired tests."""
+    y = np.asarray(labels > 0.5, dtype=np.float64)
+    raw = 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
+    values = {"gauc": _of_rows(y, logits, users), "logloss": log_losses(y, probabilities), "logloss_raw": log_losses(y, raw)}
+    plain: dict[str, Callable[[], float]] = {
+        "auc": lambda: auc(y, logits),
+        "gauc": lambda: gauc(y, logits, users)[0],
+        "gauc_equal": lambda: gauc(y, logits, users, "equal")[0],
+        "logloss": lambda: float(values["logloss"].mean()),
+        "ece": lambda: ece(y, probabilities),
+        "logloss_raw": lambda: float(values["logloss_raw"].mean()),
+        "ece_raw": lambda: ece(y, raw),
+    }
+    metrics = {name: value for name, make in plain.items() if np.isfinite(value := make())}
+    ci: dict[str, tuple[float, float]] = {}
+    if intervals:
+        ci = {name: bootstrap_ci(row, clusters=users) for name, row in values.items() if name in metrics}
+        if "auc" in metrics:
+            ci["auc"] = auc_ci(y, logits, users)
+        ci["ece"], ci["ece_raw"] = ece_ci(y, probabilities, users), ece_ci(y, raw, users)
+        if "gauc_equal" in metrics:
+            of_groups, _, _ = grouped_auc(y, logits, users)
+            ci["gauc_equal"] = bootstrap_ci(of_groups)
+    return metrics, ci, _slices(y, logits, probabilities, users, lengths), values
+
+
+def _slices(y: Float, logits: Float, probabilities: Float, users: Int, lengths: Int) -> dict[str, dict[str, float]]:
+    edges = [*HISTORY_EDGES, np.inf]
+    found: dict[str, dict[str, float]] = {}
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        kept = (lengths >= low) & (lengths < high)
+        if not kept.any():
+            continue
+        name = "0" if high == 1 else f">{low - 1:.0f}" if high == np.inf else f"{low:.0f}-{high - 1:.0f}"
+        row = {"auc": auc(y[kept], logits[kept]), "gauc": gauc(y[kept], logits[kept], users[kept])[0], "logloss": float(log_losses(y[kept], probabilities[kept]).mean())}
+        found[f"history:{name}"] = {"users": float(kept.sum())} | {key: value for key, value in row.items() if np.isfinite(value)}
+    return found

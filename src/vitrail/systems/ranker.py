@@ -1,0 +1,211 @@
+"""The skeleton Ranker: the chance that an item shown to a person is a success. Letters: B batch, K candidates, T time steps, N items, F fields, D width, H item width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.blocks.calibrate import Calibrator, Method
+from vitrail.blocks.features import FeatureEmbedding, rare_penalty
+from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt
+from vitrail.data.batchers import Batcher
+from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order
+from vitrail.data.batches import Impressions, Sets
+from vitrail.data.features import Features
+from vitrail.data.fields import FeatureSpec, FieldSettings, code_signals
+from vitrail.data.impressions import Rows
+from vitrail.data.log import Log
+from vitrail.data.schema import Needs
+from vitrail.errors import SettingError
+from vitrail.systems.base import Can, Given, Sizes, System, TrainSettings
+
+ROWS = 16_384
+"""Rows scored at once."""
+
+
+class RankerSettings(TrainSettings, FieldSettings):
+    """Settings every ranker has: of the loop, of its fields, and these."""
+
+    dim: PositiveInt = 16
+    """Width D of the vector of a field."""
+    length: PositiveInt = 50
+    """Newest events T of a history that are read."""
+    batch: PositiveInt = 1024
+    """Impressions a step."""
+    epochs: PositiveInt = 20
+    """Epochs at most."""
+    patience: int = 2
+    """Validations without improvement before the run stops; 0: never. Click-through models overfit after few epochs."""
+    metric: Literal["gauc", "auc"] = "gauc"  # type: ignore[assignment]
+    """What is maximised on the validation part."""
+    calibration: Method = "platt"
+    """How logits become probabilities, fitted on the validation part."""
+    scale: PositiveFloat = 1e-2
+    """Standard deviation the vectors of fields start with."""
+    rare: NonNegativeFloat = 0.0
+    """Mini-batch aware regularisation: weight of ||row||^2 / occurrences for the rows of item fields in a batch."""
+
+
+class Ranker(System):
+    """Scores impressions by their fields and the history before them."""
+
+    needs: ClassVar[Needs] = Needs(history=("item",), order="sequence")
+    can: ClassVar[Can] = Can(new_users=True, similar=False)
+
+    class Config(RankerSettings):
+        """Settings of rankers."""
+
+    def __init__(self, config: Any, sizes: Sizes, given: Given) -> None:
+        nn.Module.__init__(self)
+        self.config, self.sizes = config, sizes
+        self.spec = sizes.features or FeatureSpec()
+        self.source = Features.of(self.spec, {name: tensor.numpy() for name, tensor in given.tables.items() if name != "occurrences"})
+        catalogue, single = self.source.catalogue, [f for f in self.spec.owned("item") if f.kind != "categories"]
+        self.features = FeatureEmbedding(
+            self.width(config),
+            items=torch.from_numpy(catalogue.items),
+            item_sizes=[f.codes for f in single],
+            lists={name: torch.from_numpy(codes) for name, codes in catalogue.lists.items()},
+            list_sizes=[f.codes for f in self.spec.owned("item") if f.kind == "categories"],
+            users=torch.from_numpy(catalogue.users),
+            user_sizes=[f.codes for f in self.spec.owned("user")],
+            event_sizes=[f.codes for f in self.spec.owned("event")],
+            scale=config.scale,
+        )
+        self.signals = nn.Embedding(len(self.spec.signals) + 2, self.features.item_width) if self.spec.signal else None
+        if self.signals is not None:
+            nn.init.zeros_(self.signals.weight)
+        self.calibrator = Calibrator(config.calibration)
+        if config.rare:
+            self._count(given.tables["occurrences"])
+        self.build(config, sizes, given)
+
+    def width(self, config: Any) -> int:
+        """D, the width of the vector of a field."""
+        return int(config.dim)
+
+    def _count(self, occurs: Tensor) -> None:
+        """Occurrences of each row of the item fields' tables in the training rows."""
+        table, codes = self.features.of_items, self.features.get_buffer("item_codes")
+        counts = torch.zeros(len(table.weight)).index_add(0, table.rows(codes).flatten(), occurs.float().repeat_interleave(codes.shape[1]))
+        self.register_buffer("row_counts", counts, persistent=False)
+        for place, of_list in enumerate(self.features.of_lists):
+            listed = self.features.get_buffer(f"list_{place}").long()
+            counts = torch.zeros(len(of_list.weight)).index_add(0, listed.flatten(), occurs.float().repeat_interleave(listed.shape[1]))  # type: ignore[arg-type]
+            self.register_buffer(f"list_counts_{place}", counts, persistent=False)
+
+    # what a system writes
+
+    def logit(self, batch: Impressions) -> Tensor:
+        """-> (B,) log odds of success"""
+        raise NotImplementedError
+
+    # what it may use
+
+    def items_and_events(self, batch: Impressions) -> tuple[Tensor, Tensor]:
+        """Vectors of the targets (B, H), and of the events of all histories (E, H) in the order of `batch.mask`; each distinct item is looked up once."""
+        present, (targets, events) = self.features.distinct(batch.items, batch.history[batch.mask])
+        vectors = self.features.item(present)
+        found = F.embedding(events, vectors)
+        if self.signals is not None and batch.signals is not None:
+            found = found + self.signals(batch.signals[batch.mask])
+        return F.embedding(targets, vectors), found
+
+    # training
+
+    def batcher(self, log: Rows, seed: int, rank: int, world: int) -> Batcher:  # type: ignore[override]
+        return ImpressionBatcher(log, batch=self.config.batch, length=self.config.length, seed=seed, rank=rank, world=world)
+
+    def loss(self, batch: Impressions) -> Tensor:
+        loss = F.binary_cross_entropy_with_logits(self.logit(batch).float(), batch.labels, weight=batch.weights)
+        return loss + self.config.rare * self.penalty(batch) if self.config.rare else loss
+
+    def penalty(self, batch: Impressions) -> Tensor:
+        """The sum of ||row||^2 / occurrences over the rows of item fields that the batch has."""
+        present, _ = self.features.distinct(batch.items, batch.history[batch.mask])
+        total = rare_penalty(self.features.of_items, self.features.get_buffer("item_codes")[present], self.get_buffer("row_counts"))
+        for place, table in enumerate(self.features.of_lists):
+            codes = self.features.get_buffer(f"list_{place}")[present]
+            total = total + rare_penalty(table, codes[codes > 0], self.get_buffer(f"list_counts_{place}"))  # type: ignore[arg-type]
+        return total
+
+    # answering
+
+    @torch.no_grad()
+    def predict(self, rows: Rows) -> Tensor:
+        """(R,) logits of rows that have their fields, on the CPU; the model must be in evaluation mode."""
+        logits = torch.empty(len(rows))
+        device = next(self.parameters()).device
+        for chosen, batch in in_order(rows, self.config.length):
+            logits[torch.from_numpy(chosen)] = self.logit(batch.to(device)).float().cpu()
+        return logits
+
+    def observe(self, known: Log) -> None:
+        """Count what happened to items from `known` on: the state of a service that has seen more than the fit."""
+        self.source = self.source.at(known)
+
+    def rows_at(self, histories: Sets, candidates: Tensor, now: Tensor | int | None = None, context: Mapping[str, pl.Series] | None = None) -> Rows:
+        """The impressions of `candidates` (B, K) item codes to B people at `now` (B,) microseconds, as rows with their fields, B * K of them.
+
+        `now` none: just after the newest event that is known. `context` column -> (B * K,) values, e.g. retrieval scores; what is not given is missing.
+        """
+        users, K = histories.users.numpy(), candidates.shape[1]
+        log = Log(
+            histories.indptr.numpy(), histories.items.numpy().astype(np.int32), self.sizes.items,
+            None if histories.times is None else histories.times.numpy(), None if histories.weights is None else histories.weights.numpy(),
+        )  # fmt: skip
+        owners = np.repeat(np.arange(len(users)), K)
+        items = candidates.reshape(-1).numpy()
+        moments = None if (when := self._moments(now, len(users))) is None else np.repeat(when, K)
+        fields = self.source.codes(log, owners, log.indptr[owners], log.indptr[owners + 1], items, moments, context)
+        labels = np.zeros(len(items), dtype=np.float32)
+        return Rows(owners, items, labels, log.indptr[owners + 1], log, moments, fields=fields, signals=code_signals(log.weights, self.spec))
+
+    def features_at(self, histories: Sets, candidates: Tensor, now: Tensor | int | None = None, context: Mapping[str, pl.Series] | None = None) -> Tensor:
+        """(B, K, F) coded fields of the same impressions."""
+        fields = self.rows_at(histories, candidates, now, context).fields
+        assert fields is not None
+        return torch.from_numpy(fields).view(*candidates.shape, -1)
+
+    def _moments(self, now: Tensor | int | None, n: int) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+        if now is not None:
+            return np.broadcast_to(np.asarray(now, dtype=np.int64), (n,))
+        newest = [past.times.max() for past in (self.source.events, self.source.shown) if past is not None and len(past.times)]
+        return np.full(n, max(newest) + 1, dtype=np.int64) if newest else None
+
+    @torch.no_grad()
+    def score(
+        self, histories: Sets, candidates: Tensor, now: Tensor | int | None = None, context: Mapping[str, pl.Series] | None = None, *, raw: bool = False
+    ) -> Tensor:
+        """(B, K) calibrated chances of success (`raw`: logits) of `candidates` (B, K) item codes; arguments as of `rows_at`.
+
+        Raises SettingError where the shapes do not fit.
+        """
+        if candidates.ndim != 2 or len(candidates) != len(histories):
+            raise SettingError(f"Candidates of shape {tuple(candidates.shape)} do not fit {len(histories)} histories: give one row of item codes a history.")
+        rows = self.rows_at(histories, candidates, now, context)
+        of_rows = histories.users.repeat_interleave(candidates.shape[1])
+        device, found = next(self.parameters()).device, []
+        for start in range(0, len(rows), ROWS):
+            chosen = np.arange(start, min(start + ROWS, len(rows)))
+            batch = replace(gather(rows, chosen, self.config.length), users=of_rows[start : start + ROWS])
+            found.append(self.logit(batch.to(device)).float())
+        logits = torch.cat(found) if found else torch.empty(0, device=device)
+        return (logits if raw else self.calibrator(logits)).view(candidates.shape)
+
+    def scores(self, histories: Sets) -> Tensor:
+        everything = torch.arange(self.sizes.items)
+        return torch.cat([self.score(histories.slice(b, b + 1), everything[None], raw=True) for b in range(len(histories))])
+
+    @classmethod
+    def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
+        fields = 1 + len(sizes.features.fields) if sizes.features else 4
+        tables = 4 * config.dim * (sum(f.codes for f in sizes.features.fields) if sizes.features else sizes.items)
+        return 5 * tables + 40 * config.batch * config.length * config.dim * fields + 24 * events

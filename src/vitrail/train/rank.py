@@ -1,0 +1,198 @@
+"""fit and evaluate for rankers: from impressions to a run folder, and from a run folder to numbers. The loop, the run and the artifact are those of all systems."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitrail.data.dataset import Dataset
+from vitrail.data.features import Features, learn
+from vitrail.data.impressions import ImpressionSplit, Rows, make_impressions, rank_split
+from vitrail.data.past import ItemPast
+from vitrail.data.splits import SplitSettings
+from vitrail.errors import DataError, SettingError
+from vitrail.evaluation import binary
+from vitrail.evaluation.binary import RankEvaluation
+from vitrail.evaluation.metrics import check_metric
+from vitrail.evaluation.protocol import RankProtocol
+from vitrail.funnel.recommender import Recommender, load
+from vitrail.systems.base import Given, Sizes, System
+from vitrail.systems.ranker import Ranker
+from vitrail.train.checkpoint import Checkpoints, Progress
+from vitrail.train.loop import train
+from vitrail.train.progress import bar, silent
+from vitrail.train.run import Run, write_curves
+
+FEW_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Impressions with their fields, and what a ranker is built from."""
+
+    split: ImpressionSplit
+    features: Features
+    sizes: Sizes
+    given: Given
+    protocol: RankProtocol
+    train: Rows
+    valid: Rows | None
+
+
+def prepare(dataset: Dataset, settings: SplitSettings, config: Any) -> Prepared:
+    """Cut `dataset` into impressions, learn the fields on the training rows and code train and valid."""
+    assert settings.name in ("pairs", "rated", "shown")
+    split = make_impressions(dataset, settings)  # type: ignore[arg-type]
+    features, occurs = learn(dataset, split, config, length=config.length)
+    saved = features.at(split.known) if features.events is not None else features  # what is counted of items never holds the test part
+    if features.shown is not None:
+        saved = _without(saved, split)
+    tables = {name: torch.from_numpy(np.array(array)) for name, array in saved.arrays().items()} | {"occurrences": torch.from_numpy(occurs)}
+    protocol = RankProtocol(name=f"rank_{settings.name}", split=settings.name, settings=split.settings, positive=dataset.info.positive)
+    return Prepared(
+        split, features, Sizes(len(dataset.users), len(dataset.items), features=features.spec), Given(tables=tables), protocol,
+        features.fill(split.train), None if split.valid is None else features.fill(split.valid),
+    )  # fmt: skip
+
+
+def _without(features: Features, split: ImpressionSplit) -> Features:
+    """The same features with the success of items counted from training and validation rows only."""
+    parts = [part for part in (split.train, split.valid) if part is not None and part.times is not None]
+    items, times = (np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "times"))
+    return replace(features, shown=ItemPast(len(features.catalogue.items), items, times, np.concatenate([part.labels for part in parts])))
+
+
+def fit_ranker(
+    cls: type[System],
+    config: Any,
+    dataset: Dataset,
+    *,
+    split: str | SplitSettings | None,
+    out: str | Path | None,
+    seed: int,
+    resume: bool,
+    overwrite: bool,
+    refit: bool,
+    device: str,
+    quiet: bool,
+) -> Any:
+    """`train.fit.fit` for a system of the stage `rank`: a FitResult. Raises VitrailError: one sentence."""
+    from vitrail.train import fit as house
+
+    if refit:
+        raise SettingError("A ranker is calibrated on its validation part and cannot be fitted on it again: leave --refit out.")
+    system = cls.card.name
+    settings = rank_split(dataset.info, split)
+    made = prepare(dataset, settings, config)
+    where = house.pick_device(device)
+    run = Run(
+        system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
+        split=settings.model_dump(mode="json"), protocol=made.protocol.name, seed=seed, refit=False, device=str(where),
+    )  # fmt: skip
+    folder = house._open_run(out, run, resume, overwrite)
+    if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
+        return house.FitResult(load(folder), folder, Progress(finished=True), made.split)
+    house._check_memory(cls, config, made.sizes, len(made.train.log), quiet)
+    torch.manual_seed(seed)
+    model = cls(config, made.sizes, made.given)
+    assert isinstance(model, Ranker)
+    progress = _train(model, made, config, seed, folder, resume, where, quiet)
+    model.eval().cpu()
+    fingerprint = made.protocol.fingerprint(dataset.fingerprint, made.split.settings)
+    info = house.manifest(run, cls, dataset, made.split.settings, made.protocol, fingerprint, progress, model)
+    if made.valid is not None:
+        info["validation"] = calibrate(model, made.valid)
+    counts = torch.from_numpy(made.split.known.item_counts)
+    recommender = Recommender(model, made.given, made.split.known, counts, dataset.items, dataset.users, info)
+    if folder is not None:
+        write_curves(folder, progress)
+        recommender.save(folder / "artifact", overwrite=True)
+        Checkpoints(folder).clear()
+    return house.FitResult(recommender, folder, progress, made.split)
+
+
+def _train(model: Ranker, made: Prepared, config: Any, seed: int, folder: Path | None, resume: bool, where: torch.device, quiet: bool) -> Progress:
+    validate = None
+    if (valid := made.valid) is not None:
+
+        def validate(model: System) -> float:
+            assert isinstance(model, Ranker)
+            logits = model.eval().predict(valid).numpy()
+            value = binary.auc(valid.labels > 0.5, logits) if config.metric == "auc" else binary.gauc(valid.labels > 0.5, logits, valid.users)[0]
+            if np.isnan(value):
+                raise DataError(f"The validation part has no {'user' if config.metric == 'gauc' else 'rows'} with both successes and failures: choose another "
+                                f"split{', or --set metric=auc' if config.metric == 'gauc' else ''}.")  # fmt: skip
+            return value
+
+    done = train(
+        model, made.train, config, seed=seed, validate=validate, checkpoints=None if folder is None else Checkpoints(folder), resume=resume, device=where,
+        bar=silent if quiet else bar(f"fit {model.card.name}"),
+    )  # fmt: skip
+    return done.progress
+
+
+def calibrate(model: Ranker, rows: Rows) -> dict[str, Any]:
+    """Fit the calibrator on validation rows; the record of the validation part, before (`_raw`) and after."""
+    logits = model.predict(rows)
+    model.calibrator.fit(logits.double().numpy(), (rows.labels > 0.5).astype(np.float64))
+    metrics, _, _, _ = _measured(model, rows, logits, intervals=False)
+    return {"users": len(np.unique(rows.users)), "rows": len(rows), "metrics": metrics}
+
+
+def _measured(model: Ranker, rows: Rows, logits: torch.Tensor, *, intervals: bool) -> Any:
+    probabilities = model.calibrator(logits).double().numpy()
+    return binary.measure(rows.labels, logits.double().numpy(), probabilities, rows.users, rows.stops - rows.starts, intervals=intervals)
+
+
+def part_rows(model: Ranker, info: Mapping[str, Any], dataset: Dataset, part: str = "test") -> tuple[Rows, ImpressionSplit]:
+    """The rows of a part of the split a ranker was fitted with, their fields as the ranker codes them: each counts all that was strictly before it.
+
+    Raises DataError where the split has no such part.
+    """
+    from vitrail.train.fit import recorded_split
+
+    split = make_impressions(dataset, recorded_split(info["split"]))  # type: ignore[arg-type]
+    asked = split.test if part == "test" else split.valid
+    if asked is None:
+        raise DataError(f"This run has no {part} part: it was fitted with the split {info['split'].get('name')}; fit with another --split.")
+    full = model.source.at(asked.log) if model.source.events is not None else model.source
+    if split.shown is not None and split.shown.times is not None:
+        full = replace(full, shown=ItemPast(len(dataset.items), split.shown.items, split.shown.times, split.shown.labels))
+    return full.fill(asked), split
+
+
+def evaluate_ranker(recommender: Recommender, dataset: Dataset, *, part: str, metrics: Sequence[str] | None, quiet: bool) -> RankEvaluation:
+    """Measure a fitted ranker on rows of the `test` or `valid` part. Raises SettingError for an unknown metric, DataError for an absent part."""
+    for name in metrics or ():
+        check_metric(name, "rank")
+    info, model = recommender.info, recommender.model
+    assert isinstance(model, Ranker)
+    rows, split = part_rows(model, info, dataset, part)
+    started = time.perf_counter()
+    with (silent if quiet else bar("evaluate", "rows"))(len(rows), 0) as advance:
+        logits = model.predict(rows)
+        advance(len(rows), "")
+    found, ci, slices, values = _measured(model, rows, logits, intervals=True)
+    seconds = time.perf_counter() - started
+    _, _, dropped = binary.gauc(rows.labels > 0.5, logits.numpy(), rows.users)
+    kept = list(metrics) if metrics is not None else list(found)
+    warnings = list(split.leaks)
+    if len(rows) < FEW_ROWS:
+        warnings.append(f"Only {len(rows):,} {part} rows (fewer than {FEW_ROWS:,}): read the intervals, not the third digit.")
+    probabilities = model.calibrator(logits).double().numpy()
+    evaluation = RankEvaluation(
+        system=recommender.name, data=dataset.info.name, fingerprint=info["fingerprint"], part=part, protocol=RankProtocol.of(info["protocol"]),
+        users=len(np.unique(rows.users)), rows=len(rows), successes=int((rows.labels > 0.5).sum()), dropped_groups=dropped,
+        metrics={name: found[name] for name in kept if name in found}, ci={name: ci[name] for name in kept if name in ci}, slices=slices,
+        seconds=round(seconds, 4), users_per_second=round(len(rows) / max(seconds, 1e-9), 1), warnings=warnings,
+        curve=[(b.probability, b.rate, b.rows) for b in binary.calibration_curve(rows.labels > 0.5, probabilities)],
+    )  # fmt: skip
+    evaluation._values.update(values)
+    evaluation._user_codes = rows.users
+    return evaluation

@@ -1,0 +1,44 @@
+"""Rows in batches: what is gathered equals the loop, every row comes once, and a resumed epoch sees what it would have seen."""
+
+import numpy as np
+import torch
+
+from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order
+from vitrail.data.impressions import Rows
+from vitrail.data.log import Log
+
+
+def rows(n=97, users=11):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 9, users)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    log = Log(indptr, rng.integers(0, 20, indptr[-1]).astype(np.int32), 20, np.arange(indptr[-1]), np.ones(indptr[-1], np.float32))
+    u = rng.integers(0, users, n)
+    stops = indptr[u] + rng.integers(0, lengths[u] + 1)
+    fields = np.arange(n, dtype=np.int32)[:, None]
+    return Rows(u, rng.integers(0, 20, n), (np.arange(n) % 2).astype(np.float32), stops, log, np.arange(n), np.ones(n, np.float32), fields=fields, signals=np.arange(indptr[-1]).astype(np.int8) % 3)
+
+
+def test_a_batch_holds_the_newest_events_before_each_row():
+    r = rows()
+    batch = gather(r, np.arange(97), 4)
+    for b in range(97):
+        where = np.arange(max(r.starts[b], r.stops[b] - 4), r.stops[b])
+        assert batch.history[b][batch.mask[b]].tolist() == r.log.items[where].tolist() and batch.times[b][batch.mask[b]].tolist() == where.tolist()
+        assert batch.signals[b][batch.mask[b]].tolist() == (where % 3).tolist() and batch.history[b][~batch.mask[b]].sum() == 0
+    assert batch.fields[:, 0].tolist() == list(range(97)) and batch.now.tolist() == list(range(97)) and batch.history.shape[1] <= 4
+    empty = Rows(np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.float32), np.zeros(2, np.int64), Log(np.zeros(2, np.int64), np.zeros(0, np.int32), 3), fields=np.zeros((2, 0), np.int32))
+    assert gather(empty, np.arange(2), 4).mask.sum() == 0
+
+
+def test_every_row_once_an_epoch_and_resumable():
+    batcher = ImpressionBatcher(rows(), batch=10, length=5, seed=3, bucket=2)
+    batches = list(batcher.epoch(1))
+    assert len(batches) == batcher.steps() == 10
+    assert sorted(torch.cat([b.fields[:, 0] for b in batches]).tolist()) == list(range(97))
+    for a, b in zip(batches[4:], batcher.epoch(1, 4), strict=True):
+        assert torch.equal(a.history, b.history) and torch.equal(a.fields, b.fields)
+    assert not torch.equal(batches[0].fields, next(batcher.epoch(2)).fields)
+    halves = [ImpressionBatcher(rows(), batch=10, length=5, seed=3, rank=r, world=2, bucket=2) for r in (0, 1)]
+    assert sorted(torch.cat([b.fields[:, 0] for half in halves for b in half.epoch(1)]).tolist()) == list(range(97))
+    assert sorted(np.concatenate([chosen for chosen, _ in in_order(rows(), 5, 16)]).tolist()) == list(range(97))

@@ -1,0 +1,92 @@
+"""Metrics of rankers: hand cases, the quadratic definition as reference, ties, groups without both classes, intervals."""
+
+import numpy as np
+import pytest
+
+from vitrail.evaluation import binary
+
+Y = np.array([1, 0, 0, 1, 0, 1, 1])
+S = np.array([0.9, 0.8, 0.1, 0.3, 0.4, 0.5, 0.6])
+USERS = np.array([0, 0, 0, 1, 1, 2, 2])
+
+
+def slow_auc(y, s):
+    wins = [(a > b) + (a == b) / 2 for a in s[y == 1] for b in s[y == 0]]
+    return float(np.mean(wins)) if wins else float("nan")
+
+
+def some(n=400, users=30, seed=0):
+    rng = np.random.default_rng(seed)
+    s = rng.integers(0, 12, n) / 11
+    return (rng.random(n) < 0.2 + 0.6 * s).astype(np.float64), s, rng.integers(0, users, n) * 7
+
+
+def test_hand_cases():
+    assert binary.auc(Y, S) == pytest.approx(2 / 3)
+    assert binary.gauc(Y, S, USERS) == (pytest.approx(0.6), 2, 1)
+    assert binary.gauc(Y, S, USERS, "equal") == (pytest.approx(0.5), 2, 1)
+    assert binary.log_losses([1, 0], [0.731059, 0.5]) == pytest.approx([0.313262, np.log(2)], abs=1e-5)
+
+
+def test_auc_and_gauc_equal_the_definition_with_ties():
+    y, s, users = some()
+    assert binary.auc(y, s) == pytest.approx(slow_auc(y, s), abs=1e-12)
+    each = {u: (slow_auc(y[users == u], s[users == u]), (users == u).sum()) for u in np.unique(users)}
+    kept = [(v, n) for v, n in each.values() if not np.isnan(v)]
+    assert binary.gauc(y, s, users)[0] == pytest.approx(sum(v * n for v, n in kept) / sum(n for _, n in kept))
+    assert binary.gauc(y, s, users, "equal")[0] == pytest.approx(np.mean([v for v, _ in kept]))
+
+
+def test_what_cannot_be_asked_is_nan_and_counted():
+    assert np.isnan(binary.auc([1, 1], [0.1, 0.2])) and np.isnan(binary.auc([], []))
+    value, kept, dropped = binary.gauc([1, 1, 0], [0.1, 0.2, 0.3], np.array([0, 0, 1]))
+    assert np.isnan(value) and (kept, dropped) == (0, 2)
+    assert binary.auc([0, 1], [0.5, 0.5]) == 0.5 and np.isnan(binary.ece([], []))
+
+
+def test_calibration():
+    rng = np.random.default_rng(0)
+    p = rng.random(200_000)
+    y = (rng.random(len(p)) < p).astype(float)
+    assert binary.ece(y, p) < 0.01 and binary.ece(y, p**2) > 0.1
+    curve = binary.calibration_curve([0, 0, 1, 1], [0.1, 0.1, 0.1, 0.9], bins=2)
+    assert [(b.rate, b.rows) for b in curve] == [(pytest.approx(1 / 3), 3), (1.0, 1)], "equal probabilities stay together"
+    assert binary.ece([0, 0, 1, 1], [0.1, 0.1, 0.1, 0.9], bins=2) == pytest.approx((3 * (1 / 3 - 0.1) + 0.1) / 4)
+
+
+def test_an_interval_of_auc_is_that_of_drawing_users_anew():
+    y, s, users = some()
+    low, high = binary.auc_ci(y, s, users, draws=300, seed=1)
+    _, codes = np.unique(users, return_inverse=True)
+    found = []
+    for times in binary.drawn_users(codes, 300, 1):
+        rows = np.repeat(np.arange(len(y)), times[codes].astype(int))
+        found.append(slow_auc(y[rows], s[rows]) if len(found) < 20 else binary.auc(y[rows], s[rows]))
+    assert (low, high) == pytest.approx(tuple(np.quantile(found, [0.025, 0.975])), abs=1e-12)
+    below, above = binary.ece_ci(y, s, users)
+    assert below < above and np.isnan(binary.auc_ci([1, 1], [0, 1], np.array([0, 0]), draws=5)[0])
+
+
+def test_a_paired_difference_sees_a_better_system_and_averages_seeds_both_ways():
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(300), 4)
+    y = np.tile([1.0, 0, 1, 0], 300)
+    good, bad = ([y * gain + rng.normal(size=len(y)) for _ in range(3)] for gain in (1.5, 0.5))
+    for average in ("metric", "score"):
+        found = binary.paired_gauc(y, good, bad, users, average=average, draws=500)
+        assert found["ci"][0] > 0.05 and found["p"] < 0.01 and found["n"] == 300
+    wanted = np.mean([binary.gauc(y, s, users)[0] for s in good]) - np.mean([binary.gauc(y, s, users)[0] for s in bad])
+    assert binary.paired_gauc(y, good, bad, users, draws=50)["diff"] == pytest.approx(wanted)
+
+
+def test_a_whole_measurement():
+    y, s, users = some(2000, 60)
+    logits = np.log((s + 0.01) / (1.01 - s))
+    lengths = np.arange(2000) % 120
+    metrics, ci, slices, values = binary.measure(y.astype(np.float32), logits, s, users, lengths)
+    assert set(metrics) == {"auc", "gauc", "gauc_equal", "logloss", "ece", "logloss_raw", "ece_raw"} == set(ci)
+    assert all(ci[name][0] <= value <= ci[name][1] for name, value in metrics.items() if not name.startswith("ece"))
+    assert list(slices) == ["history:0", "history:1-5", "history:6-20", "history:21-100", "history:>100"]
+    assert sum(row["users"] for row in slices.values()) == 2000 and np.nanmean(values["gauc"]) == pytest.approx(metrics["gauc"])
+    metrics, ci, _, _ = binary.measure(np.ones(3, np.float32), logits[:3], s[:3], users[:3], lengths[:3], intervals=False)
+    assert "auc" not in metrics and not ci
