@@ -23,7 +23,7 @@ EVERYBODY = np.array([-1])
 
 def page_of(rules, codes, k, users=EVERYBODY, allowed=None):
     asked = np.atleast_2d(np.asarray(codes, dtype=np.int64))
-    return Ruling(Rules.of(rules), ITEMS, USERS).apply(asked, k, np.broadcast_to(users, (len(asked),)), allowed).tolist()
+    return Ruling(Rules.of(rules), ITEMS, USERS).apply(asked, k, np.broadcast_to(users, (len(asked),)), allowed)[0].tolist()
 
 
 def test_no_rules_change_nothing():

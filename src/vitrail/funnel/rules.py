@@ -79,7 +79,7 @@ class Ruling:
         self.rules = rules
         self.excluded = _any(rules.exclude, items)
         self.buried = _any(rules.bury, items)
-        self.caps = [(_codes(items, name), most) for name, most in rules.caps.items()]
+        self.caps = [(attribute_codes(items, name), most) for name, most in rules.caps.items()]
         self.quotas = [(_any([quota.where], items), quota.least) for quota in rules.quotas]
         vocabulary = Vocabulary(items["item"])
         self.pins: list[tuple[int, int, Bool | None]] = []
@@ -89,9 +89,9 @@ class Ruling:
                 raise DataError(f'The rule pins the item "{pin.item}", which is not in the catalogue of {len(items):,} items.')
             self.pins.append((code, pin.position - 1, None if pin.when is None else _any([pin.when], users)))
 
-    def apply(self, codes: Int64, k: int, users: Int64, allowed: Bool | None = None) -> Int64:
+    def apply(self, codes: Int64, k: int, users: Int64, allowed: Bool | None = None) -> tuple[Int64, Bool]:
         """codes (B, K) items in the order of the slate, -1 where none is, each once a row; `users` (B,) codes, -1 unknown; `allowed` (N,) or
-        (B, N): what a filter of the request leaves, which pins obey too -> (B, k) items of the page, -1 where it is short.
+        (B, N): what a filter of the request leaves, which pins obey too -> (B, k) items of the page, -1 where it is short, and (B, k) which are pinned.
         """
         rows = np.arange(len(codes))
         page = np.full((len(codes), k), -1, dtype=np.int64)
@@ -99,8 +99,9 @@ class Ruling:
         barred = self.excluded if allowed is None else self.excluded | ~allowed
         shut = np.broadcast_to(barred, (len(codes), n))
         self._pin(page, users, shut)
+        pinned = page >= 0
         if not codes.shape[1]:
-            return _closed(page)
+            return _closed(page, pinned)
         free = (codes >= 0) & ~np.take_along_axis(shut, np.maximum(codes, 0), axis=1)
         free &= ~(codes[:, :, None] == np.where(page < 0, -2, page)[:, None, :]).any(2)
         order = np.argsort(self.buried[np.maximum(codes, 0)], axis=1, kind="stable")
@@ -120,7 +121,7 @@ class Ruling:
             page[:, place] = np.where(open_, item, page[:, place])
             free[rows[takes], at[takes]] = False
             seats.add(item)
-        return _closed(page)
+        return _closed(page, pinned)
 
     def _pin(self, page: Int64, users: Int64, shut: Bool) -> None:
         for code, place, when in self.pins:
@@ -171,9 +172,10 @@ class _Seats:
         return over
 
 
-def _closed(page: Int64) -> Int64:
+def _closed(page: Int64, pinned: Bool) -> tuple[Int64, Bool]:
     """The page without holes: what stands behind one moves up."""
-    return np.take_along_axis(page, np.argsort(page < 0, axis=1, kind="stable"), axis=1)
+    order = np.argsort(page < 0, axis=1, kind="stable")
+    return np.take_along_axis(page, order, axis=1), np.take_along_axis(pinned, order, axis=1)
 
 
 def _any(conditions: Sequence[str], table: pl.DataFrame) -> Bool:
@@ -185,7 +187,7 @@ def _any(conditions: Sequence[str], table: pl.DataFrame) -> Bool:
     return found
 
 
-def _codes(items: pl.DataFrame, name: str) -> Int64:
+def attribute_codes(items: pl.DataFrame, name: str) -> Int64:
     """(N, M) codes of the values of an attribute, M of them at most an item; -1 where there are fewer."""
     if name not in items.columns or name == "item":
         known = [column for column in items.columns if column != "item"]
