@@ -22,7 +22,11 @@ def built(shop, tmp_path_factory):
         "funnel": "shop",
         "data": str(shop.path),
         "split": "temporal:rolling=true",
-        "retrieve": [{"system": "item-knn", "k": 20}, {"system": "popular", "k": 10, "weight": 0.5}, {"system": "fresh", "date": "released", "k": 5, "weight": 0.1}],
+        "retrieve": [
+            {"system": "item-knn", "k": 20},
+            {"system": "popular", "k": 10, "weight": 0.5},
+            {"system": "fresh", "date": "released", "k": 5, "weight": 0.1},
+        ],
         "rank": {"system": "ease", "settings": {"l2": 50}, "mix": 0.5},
         "arrange": {"system": "dpp", "rules": {"caps": {"category": 3}}},
         "explore": {"policy": "epsilon-greedy"},
@@ -123,7 +127,7 @@ def test_refusals_are_sentences(built, shop, tmp_path):
         run_funnel(FunnelFile.of(keys), tmp_path / "full")
     with pytest.raises(ArtifactError, match="not finished"):
         load_funnel(tmp_path / "a")
-    with pytest.raises(SettingError, match='vectors "text"|vectors'):
+    with pytest.raises(SettingError, match="vectors"):
         run_funnel(FunnelFile.of({**keys, "rank": None, "arrange": {"vectors": "text"}}), tmp_path / "vectors")
     record = folder / "out" / "funnel.json"
     whole = record.read_text()

@@ -13,7 +13,7 @@ from vitrail.errors import DataError, SettingError
 from vitrail.funnel.build import run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.sources import SystemSource
-from vitrail.funnel.training import MIXES, _requests, best_mix, impressions, moments
+from vitrail.funnel.training import MIXES, _requests, impressions, moments, try_mixes
 from vitrail.systems import base, registry
 
 
@@ -66,7 +66,8 @@ def test_requests_have_a_past_and_lie_in_between():
 @pytest.fixture(scope="module")
 def made(shop):
     """Sources fitted early, and the rows made of them."""
-    file = FunnelFile.of({"funnel": "x", "retrieve": [{"system": "item-knn", "k": 30}, {"system": "popular", "k": 20}], "rank": {"system": "ease", "negatives": 3}})
+    retrieve = [{"system": "item-knn", "k": 30}, {"system": "popular", "k": 20}]
+    file = FunnelFile.of({"funnel": "x", "retrieve": retrieve, "rank": {"system": "ease", "negatives": 3, "horizon": None}})
     split = parse_split("temporal")
     log = shop.log()
     t0, t1, t2 = moments(log, split)
@@ -127,8 +128,18 @@ def test_the_mix_is_chosen_where_it_is_better(made):
         def score(self, histories, candidates, now=None, context=None):
             return torch.rand(candidates.shape, generator=torch.Generator().manual_seed(0))
 
-    assert best_mix(file, FakeRanker(), log, sources, ties, requests, t2, None) == 0.0
-    assert best_mix(file, Noise(), log, sources, ties, requests, t2, None) == MIXES[-1]
+    good, bad = (try_mixes(file, model, log, sources, ties, requests, t2, None) for model in (FakeRanker(), Noise()))
+    assert set(good) == {*MIXES, 1.0} and len(set(good.values())) == 1  # it orders as retrieval does
+    assert bad[0.0] < bad[1.0] == good[1.0]
+
+
+def test_a_horizon_counts_the_next_events_alone(shop, made):
+    file, log, sources, ties, requests, (_, _, t2), _ = made
+    near = file.model_copy(update={"rank": file.rank.model_copy(update={"horizon": 1})})
+    table = impressions(near, shop, log, sources, ties, requests, t2, None).filter(pl.col("clicked") == 1)
+    assert table["request"].n_unique() == table.height
+    places = requests[table["request"].cast(pl.Int64).to_numpy()]
+    assert (log.items[places] == shop.item_ids.encode(table["item"])).all()
 
 
 def test_the_whole_protocol_with_a_fake(shop, keys, fake, tmp_path, monkeypatch):

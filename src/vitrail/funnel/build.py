@@ -63,14 +63,11 @@ def run_funnel(path: str | Path | FunnelFile, out: str | Path, *, data: str | Pa
         if source.system is not None:
             fit_source(source, dataset, settings, folder / "retrieve" / source.label, file.seed, device, quiet, say)
     _similarity(file, folder, dataset)
-    mix = None
-    if file.rank is not None:
-        mix = file.rank.mix
-        if file.rank.system is not None:
-            from vitrail.funnel.training import train_rank
+    chosen: dict[str, Any] = {"mix": 0.0 if file.rank is None or file.rank.mix is None else file.rank.mix}
+    if file.rank is not None and file.rank.system is not None:
+        from vitrail.funnel.training import train_rank
 
-            mix = train_rank(file, folder, dataset, settings, device, quiet, say)
-    chosen = {"mix": 0.0 if mix is None else mix}
+        chosen = train_rank(file, folder, dataset, settings, device, quiet, say)
     record = {"format": FORMAT, "file": file.model_dump(mode="json"), "data": str(dataset.path.resolve()), "chosen": chosen, "complete": True}
     write_json(folder / RECORD, record)
     return load_funnel(folder)
@@ -184,6 +181,7 @@ def load_funnel(path: str | Path, *, seed: int | None = None) -> Funnel:
         ranking = Ranking(model, mix=record["chosen"]["mix"], budget_ms=file.rank.budget_ms)
     info = {
         **base.info,
+        "chosen": record["chosen"],
         "system": file.funnel,
         "stage": "funnel",
         "family": "funnel",

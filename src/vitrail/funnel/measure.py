@@ -132,7 +132,7 @@ def evaluate_funnel(
         asked[name] = _measure(funnel, split.test, protocol, protocol.fingerprint(dataset.fingerprint, split.settings), k, queries, progress)
         users = np.unique(np.concatenate([users, split.test.histories.users.numpy()]))
     evaluation = FunnelEvaluation(
-        funnel=funnel.name, data=dataset.info.name, k=k, chosen={"mix": funnel.ranking.mix} if funnel.ranking else {}, asked=asked,
+        funnel=funnel.name, data=dataset.info.name, k=k, chosen=dict(funnel.info.get("chosen", {})), asked=asked,
         milliseconds=_times(funnel, users, k, requests), day_zero=_day_zero(funnel, k),
         warnings=[f"Only {one.queries:,} {name} queries: read the intervals, not the third digit." for name, one in asked.items() if one.queries < 500],
     )  # fmt: skip
