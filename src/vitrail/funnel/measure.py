@@ -109,7 +109,7 @@ def evaluate_funnel(
 ) -> FunnelEvaluation:
     """Measure a funnel on the test part of its split.
 
-    `data`: where the data set is now, if it moved; `queries`: at most so many, the newest ones; `requests`: single ones that are timed.
+    `data`: where the data set is now, if it moved; `queries`: at most so many, drawn at random; `requests`: single ones that are timed.
     Raises DataError where the data are absent, have changed, or there is no test part.
     """
     funnel = path if isinstance(path, Funnel) else load_funnel(path, seed=0)
@@ -129,6 +129,9 @@ def evaluate_funnel(
         split = make_split(dataset, way, protocol)
         if split.test is None:
             raise DataError(f'The split "{settings.text}" has no test part: build the funnel with another split.')
+        if funnel.ranking is not None and protocol.history_at_test == "everything before" and isinstance(settings, Temporal):
+            # each query is asked when its event happens; by then a service has seen what happened to items since the fit
+            funnel.ranking.observe(dataset.log(ties=settings.log_ties, seed=settings.seed))
         asked[name] = _measure(funnel, split.test, protocol, protocol.fingerprint(dataset.fingerprint, split.settings), k, queries, progress)
         users = np.unique(np.concatenate([users, split.test.histories.users.numpy()]))
     evaluation = FunnelEvaluation(
@@ -155,10 +158,7 @@ def _measure(
     funnel: Funnel, part: Part, protocol: Protocol, fingerprint: str, k: int, most: int, progress: Callable[[int], None] | None
 ) -> Asked:
     moments = _moments(part, protocol.history_at_test == "everything before")
-    if len(part) > most and moments is not None:
-        chosen = np.sort(np.argsort(moments, kind="stable")[-most:])
-    else:
-        chosen = np.arange(min(len(part), most))
+    chosen = np.arange(len(part)) if len(part) <= most else np.sort(np.random.default_rng(0).choice(len(part), most, replace=False))
     lists: dict[str, list[Int64]] = {}
     seen, where = _sets(part.mask_indptr, part.mask_items), np.split(chosen, range(BLOCK, len(chosen), BLOCK))
     allowed = funnel._allowed(None)

@@ -168,7 +168,7 @@ def impressions(
         rank = np.argsort(np.argsort(draw, axis=1, kind="stable"), axis=1, kind="stable")
         keep = (taken | ((rank < taken.sum(1, keepdims=True) + file.rank.negatives) & np.isfinite(draw))) & taken.any(1, keepdims=True)
         row, column = np.nonzero(keep)
-        columns = {name: values.filter(pl.Series(keep.ravel())) for name, values in signals(fused).items()}
+        columns = {name: values.filter(pl.Series(keep.ravel())).fill_nan(None) for name, values in signals(fused).items()}
         number = done + row
         frames.append(
             pl.DataFrame(
