@@ -1,10 +1,16 @@
 """The funnel file: what it takes, what it refuses in a sentence, where its paths begin."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from vitrail.errors import SettingError
 from vitrail.funnel.file import FunnelFile, read_funnel
+from vitrail.recipes import is_funnel
+from vitrail.systems import registry
+
+RECIPES = [file for file in sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")) if is_funnel(file)]
 
 BASE = {"funnel": "shop", "retrieve": [{"system": "ease"}]}
 
@@ -66,3 +72,11 @@ def test_another_yaml_is_no_funnel(tmp_path):
 def test_it_survives_json(tmp_path):
     file = read_funnel(write(tmp_path, arrange={"system": "dpp", "rules": {"caps": {"category": 2}}}, explore={"policy": "thompson"}))
     assert FunnelFile.of(file.model_dump(mode="json")) == file
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_funnels_of_the_project_are_sound(path):
+    rank = yaml.safe_load(path.read_text()).get("rank") or {}
+    if rank.get("system", "ease") not in registry.names():
+        pytest.skip(f"the ranker {rank['system']} is not installed")
+    assert read_funnel(path).about
