@@ -158,12 +158,14 @@ class Funnel:
             clock.lap("retrieve")
             ranked, scores, degraded = self._rank(ask, fused, clock, budget_ms, in_time)
             clock.lap("rank")
-            arranged = self.layout.arrange(ranked, scores, k)
+            # where the orders of ranker and retrieval are mixed, relevance follows the final order on the scale of the scores
+            worth = -np.sort(-scores, axis=1)
+            arranged = self.layout.arrange(ranked, worth, k)
             page, pinned = self.layout.rule(arranged, k, ask.histories.users.numpy(), None if ask.allowed is None else ask.allowed.numpy())
             clock.lap("arrange")
             chance = None
             if self.policy is not None and explores and self.file.explore is not None:
-                page, chance = explore(self.policy, page, pinned, *self._drawable(ranked, scores), self.file.explore.depth, self._counts, self._rng)
+                page, chance = explore(self.policy, page, pinned, *self._drawable(ranked, worth), self.file.explore.depth, self._counts, self._rng)
                 clock.lap("explore")
         return Trace(found, fused, ranked, scores, arranged, page, chance, pinned, personal, degraded, clock)
 
@@ -231,8 +233,9 @@ class Funnel:
             for at, answer in enumerate(self._rows(self.run(part, k), range(stop - start))):
                 told = {"query": start + at, "user": None if users is None else users[start + at], "fallback": answer["fallback"], "why": None}
                 rows += [{**row, **told} for row in answer["items"]]
-        schema = {"query": pl.Int64, "user": pl.String, "item": pl.String, "rank": pl.Int32, "score": pl.Float32, "sources": SOURCES, "why": pl.String}
-        return pl.DataFrame(rows, schema={**schema, "fallback": pl.String})
+        schema: dict[str, Any] = {"query": pl.Int64, "user": pl.String, "item": pl.String, "rank": pl.Int32, "score": pl.Float32}
+        schema |= {"sources": SOURCES, "why": pl.String, "fallback": pl.String}
+        return pl.DataFrame(rows, schema=schema)
 
     def _rows(self, trace: Trace, requests: Iterable[int], *, explain: bool = False) -> list[dict[str, Any]]:
         """{fallback, items} of each request."""
@@ -293,24 +296,26 @@ class Funnel:
     @torch.inference_mode()
     def _explain(self, rows: list[dict[str, Any]], page: Int64, history: Tensor) -> None:
         """Puts the three items of the history that are most like each recommended one into `why`, by the first source that knows likeness."""
-        model = next((source.recommender.model for source in self.sources if getattr(getattr(source, "recommender", None), "model", None) is not None
-                      and source.recommender.model.can.similar), None)  # type: ignore[attr-defined]  # fmt: skip
-        if model is None or not len(history) or not rows:
+        known = self._alike()
+        if known is None or not len(history) or not rows:
             return
         unique = history.unique()
-        close = model.similarity(torch.from_numpy(page[: len(rows)])).cpu()[:, unique]
+        close = known.model.similarity(torch.from_numpy(page[: len(rows)])).cpu()[:, unique]
         best, places = close.topk(min(3, len(unique)), dim=1)
         for row, values, where in zip(rows, best.tolist(), unique[places].tolist(), strict=True):
             row["why"]["history"] = [{"item": self.item_ids.ids[code], "similarity": value} for code, value in zip(where, values, strict=True)]
 
     def similar(self, items: Sequence[str], k: int = 10, *, filter: str | None = None) -> pl.DataFrame:
         """The k items most similar to each of `items`, by the first source that knows likeness. Raises as Recommender.similar."""
-        for source in self.sources:
-            recommender = getattr(source, "recommender", None)
-            if recommender is not None and recommender.model.can.similar:
-                table: pl.DataFrame = recommender.similar(items, k, filter=filter)
-                return table
-        raise SettingError(f'No source of the funnel "{self.name}" has a similarity between items: add one such as item-knn or ease.')
+        known = self._alike()
+        if known is None:
+            raise SettingError(f'No source of the funnel "{self.name}" has a similarity between items: add one such as item-knn or ease.')
+        return known.similar(items, k, filter=filter)
+
+    def _alike(self) -> Recommender | None:
+        """The first source that knows likeness between items."""
+        found: list[Recommender | None] = [getattr(source, "recommender", None) for source in self.sources]
+        return next((one for one in found if one is not None and one.model.can.similar), None)
 
 
 def _rank_of(order: Int64, code: int) -> int | None:

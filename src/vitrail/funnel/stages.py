@@ -50,10 +50,11 @@ class Ranking:
 
     def __init__(self, model: System, *, mix: float = 0.0, budget_ms: float | None = None) -> None:
         """`mix`: weight of the retrieval order in the final one."""
-        self.model: Any = model.eval()
+        asked: Any = model.eval()
+        self.model = asked
         self.mix, self.budget_ms = mix, budget_ms
         self.ranker = hasattr(model, "score")
-        self._takes = set(inspect.signature(self.model.score).parameters) if self.ranker else set()
+        self._takes = set(inspect.signature(asked.score).parameters) if self.ranker else set()
         self._worker: ThreadPoolExecutor | None = None
         self._busy: Future[Float64] | None = None
 

@@ -89,8 +89,8 @@ def train_rank(
     for source in file.retrieve:
         fit_source(source, dataset, earlier, folder / "early" / source.label, file.seed, device, quiet, say, what="fitting, one step earlier,")
     home = folder / "rank-data"
-    told = [file.rank.horizon, file.rank.negatives, file.rank.requests, file.fuse.model_dump(), file.filter.model_dump()]
-    mark = fingerprint([*told, dataset.fingerprint, t0, t1, t2, file.seed])
+    shaped = [file.rank.horizon, file.rank.negatives, file.rank.requests, file.fuse.model_dump(), file.filter.model_dump()]
+    mark = fingerprint([*shaped, dataset.fingerprint, t0, t1, t2, file.seed])
     if not (home / "made.json").exists() or read_json(home / "made.json") != mark:
         say("asking retrieval in the name of the past")
         sources, base = open_sources(file, folder / "early")
