@@ -3,13 +3,14 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from vitrail.cli import app
 from vitrail.errors import ArtifactError, DataError, SettingError
-from vitrail.funnel.build import load_funnel, run_funnel
+from vitrail.funnel.build import load_funnel, open_answerer, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.measure import evaluate_funnel
 from vitrail.train.fit import fit
@@ -50,6 +51,18 @@ def test_it_is_kept_and_gone_on_with(built):
     with pytest.raises(DataError, match='another "seed"'):
         run_funnel(folder / "other.yaml", folder / "out")
     run_funnel(folder / "funnel.yaml", folder / "out")
+
+
+def test_it_answers_wherever_a_run_does(built, tmp_path):
+    funnel, folder, _ = built
+    assert isinstance(open_answerer(folder / "out"), type(funnel)) and open_answerer(folder / "out" / "retrieve" / "popular").name == "popular"
+    user = funnel.user_ids.ids[0]
+    for command in (["recommend", "--user", user], ["recommend", "--users", "all", "--out", str(tmp_path / "all.parquet"), "-k", "3", "--quiet"]):
+        printed = CliRunner().invoke(app, [command[0], str(folder / "out"), *command[1:], "--json"])
+        assert printed.exit_code == 0, printed.output
+    assert pl.read_parquet(tmp_path / "all.parquet").height == 3 * len(funnel.user_ids)
+    near = CliRunner().invoke(app, ["similar", str(folder / "out"), "--item", funnel.item_ids.ids[0], "--json"])
+    assert len(json.loads(near.stdout)["items"]) == 10
 
 
 def test_it_opens_without_the_data(built, shop):

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from vitrail.data.dataset import Dataset, data_home
 from vitrail.data.splits import SplitSettings, default_split, parse_split
 from vitrail.errors import ArtifactError, DataError, SettingError
-from vitrail.files import atomic_file, read_json, write_json
+from vitrail.files import atomic_file, fingerprint, read_json, write_json
 from vitrail.funnel.file import FunnelFile, Retrieve, read_funnel
 from vitrail.funnel.funnel import Funnel
 from vitrail.funnel.recommender import Recommender, load
@@ -187,6 +187,7 @@ def load_funnel(path: str | Path, *, seed: int | None = None) -> Funnel:
         "family": "funnel",
         "data": {**base.info.get("data", {}), "path": record["data"]},
         "funnel": record["file"],
+        "files": {RECORD: fingerprint(record), **base.info.get("files", {})},
         "config": {},
     }
     vectors = _vectors(folder / "similarity.npy", len(base.item_ids))
@@ -195,6 +196,11 @@ def load_funnel(path: str | Path, *, seed: int | None = None) -> Funnel:
         chosen = find_policy(file.explore.policy)
         policy = chosen(chosen.Config.of(file.explore.settings, where=str(folder / RECORD)))
     return Funnel(file, sources, base, ranking, layout(file, base, vectors), policy, info, seed=seed)
+
+
+def open_answerer(path: str | Path) -> Funnel | Recommender:
+    """Whatever answers at `path`: a funnel, or a run or saved model. Raises ArtifactError where there is neither."""
+    return load_funnel(path) if (Path(path) / RECORD).exists() else load(path)
 
 
 def layout(file: FunnelFile, base: Recommender, vectors: npt.NDArray[np.float32]) -> Layout:

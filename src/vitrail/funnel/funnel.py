@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -236,6 +237,22 @@ class Funnel:
         schema: dict[str, Any] = {"query": pl.Int64, "user": pl.String, "item": pl.String, "rank": pl.Int32, "score": pl.Float32}
         schema |= {"sources": SOURCES, "why": pl.String, "fallback": pl.String}
         return pl.DataFrame(rows, schema=schema)
+
+    def answer_everyone(
+        self,
+        users: Literal["all"] | Sequence[str],
+        out: str | Path,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        filter: str | None = None,
+        resume: bool = False,
+        progress: bool = True,
+        block: int = 8192,
+    ) -> int:
+        """Recommend for `users` in blocks, straight to a Parquet file; as Recommender.answer_everyone."""
+        alike: Any = self
+        return Recommender.answer_everyone(alike, users, out, k, include_seen=include_seen, filter=filter, resume=resume, progress=progress, block=block)
 
     def _rows(self, trace: Trace, requests: Iterable[int], *, explain: bool = False) -> list[dict[str, Any]]:
         """{fallback, items} of each request."""

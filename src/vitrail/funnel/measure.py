@@ -30,7 +30,7 @@ from vitrail.evaluation.protocol import Protocol, protocol_for
 from vitrail.funnel.build import load_funnel
 from vitrail.funnel.funnel import Funnel
 from vitrail.funnel.rules import attribute_codes
-from vitrail.funnel.sources import Ask
+from vitrail.funnel.sources import Ask, rows_of
 from vitrail.train.fit import recorded_split
 
 Int64 = npt.NDArray[np.int64]
@@ -163,8 +163,8 @@ def _measure(
     seen, where = _sets(part.mask_indptr, part.mask_items), np.split(chosen, range(BLOCK, len(chosen), BLOCK))
     allowed = funnel._allowed(None)
     for rows in where:
-        histories = _rows_of(part.histories, rows)
-        ask = Ask(histories, allowed, _rows_of(seen, rows), None if moments is None else moments[rows])
+        histories = rows_of(part.histories, rows)
+        ask = Ask(histories, allowed, rows_of(seen, rows), None if moments is None else moments[rows])
         trace = funnel.run(ask, k, explores=False)
         for one in trace.found:
             lists.setdefault(f"retrieve {one.name}", []).append(one.codes)
@@ -204,16 +204,6 @@ def _measure(
         protocol=protocol.describe(), fingerprint=fingerprint, queries=len(chosen), left_out=dict(part.left_out), stages=numbers, steps=steps,
         best_source=best.removeprefix("retrieve "),
     )  # fmt: skip
-
-
-def _rows_of(sets: Sets, rows: Int64) -> Sets:
-    """The queries `rows` of ragged histories."""
-    indptr = sets.indptr.numpy()
-    lengths = indptr[rows + 1] - indptr[rows]
-    out = np.concatenate([[0], np.cumsum(lengths)])
-    where = torch.from_numpy(np.repeat(indptr[rows] - out[:-1], lengths) + np.arange(out[-1]))
-    times, weights = (None if table is None else table[where] for table in (sets.times, sets.weights))
-    return Sets(sets.users[torch.from_numpy(rows)], torch.from_numpy(out), sets.items[where], times, weights)
 
 
 def _targets(part: Part, rows: Int64) -> tuple[Int64, Int64]:
