@@ -1,6 +1,7 @@
 """Building a funnel: what is there is kept, what differs is refused, what is damaged is named; and the verbs over it."""
 
 import json
+import types
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from vitrail.cli import app
-from vitrail.errors import ArtifactError, DataError, SettingError
+from vitrail.data.dataset import Dataset
+from vitrail.errors import ArtifactError, DataError, SettingError, VitrailError
 from vitrail.funnel.build import load_funnel, open_answerer, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.measure import evaluate_funnel
@@ -140,7 +142,7 @@ def test_refusals_are_sentences(built, shop, tmp_path):
         run_funnel(FunnelFile.of(keys), tmp_path / "full")
     with pytest.raises(ArtifactError, match="not finished"):
         load_funnel(tmp_path / "a")
-    with pytest.raises(SettingError, match="vectors"):
+    with pytest.raises(VitrailError, match="vectors"):
         run_funnel(FunnelFile.of({**keys, "rank": None, "arrange": {"vectors": "text"}}), tmp_path / "vectors")
     record = folder / "out" / "funnel.json"
     whole = record.read_text()
@@ -158,6 +160,14 @@ def test_refusals_are_sentences(built, shop, tmp_path):
         with pytest.raises(ArtifactError, match="run the funnel again"):
             load_funnel(folder / "out")
     vectors.write_bytes(kept)
+
+
+def test_a_slate_may_tell_items_alike_by_content(shop, keys, tmp_path, monkeypatch):
+    values = np.random.default_rng(0).normal(size=(len(shop.items), 5)).astype(np.float32)
+    monkeypatch.setattr(Dataset, "vectors", lambda self, name: types.SimpleNamespace(values=values), raising=False)
+    funnel = run_funnel(FunnelFile.of({**keys, "arrange": {"system": "mmr", "vectors": "text"}}), tmp_path / "out")
+    np.testing.assert_allclose(np.linalg.norm(funnel.layout.vectors, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(funnel.layout.vectors * np.linalg.norm(values, axis=1, keepdims=True), values, rtol=1e-4)
 
 
 def test_verbs(shop, keys, tmp_path):

@@ -9,6 +9,7 @@ later. No event from t2 on is read by anything here. Q requests, K candidates, S
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -202,6 +203,8 @@ def _write(home: Path, dataset: Dataset, table: pl.DataFrame, t2: int) -> None:
             frame.write_parquet(folder / f"{name}.parquet")
             files[f"{name}.parquet"] = {"sha256": sha256(folder / f"{name}.parquet"), "rows": frame.height}
         pl.DataFrame(schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String}).write_parquet(folder / "rejects.parquet")
+        if (dataset.path / "vectors").is_dir():  # a ranker may read content
+            shutil.copytree(dataset.path / "vectors", folder / "vectors")
         info = dataset.info.model_dump(mode="json", exclude_none=True)
         info |= {"files": files, "counts": {**info["counts"], "events": events.height}, "source": [*info["source"], "the candidates of a funnel"]}
         (folder / "dataset.yaml").write_text(yaml.safe_dump(info, sort_keys=False, allow_unicode=True), encoding="utf-8")
