@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vitrail.errors import SettingError, VitrailError
@@ -113,6 +113,10 @@ def places(value, path=()):
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([path for path in places(WHOLE) if path]), VALUES, st.booleans())
+@example(("rank",), {"\n": None}, False)
+@example(("explore", "policy"), "a\nb", False)
+@example(("retrieve", 0, "system"), "a\x85b", False)
+@example(("split",), "a\u2028b", False)
 def test_whatever_stands_in_a_file_is_taken_or_refused_in_a_sentence(tmp_path, path, value, as_key):
     told = copy.deepcopy(WHOLE)
     inner = told
@@ -126,6 +130,6 @@ def test_whatever_stands_in_a_file_is_taken_or_refused_in_a_sentence(tmp_path, p
     try:
         file = read_funnel(tmp_path / "f.yaml")
     except VitrailError as error:
-        assert "\n" not in str(error).strip() and str(error).rstrip().endswith((".", "?", "]", ")"))
+        assert len(str(error).splitlines()) == 1 and str(error).rstrip().endswith((".", "?", "]", ")"))
     else:
         assert FunnelFile.of(file.model_dump(mode="json")).funnel == file.funnel
