@@ -97,7 +97,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, content, data, house, index, lab, learn
+    from vitrail.cli import answer, content, data, funnel, house, index, lab, learn, policy
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
@@ -115,6 +115,8 @@ def _assemble() -> None:
     app.add_typer(data.app, name="data")
     app.add_typer(content.app, name="content")
     app.add_typer(index.app, name="index")
+    app.add_typer(funnel.app, name="funnel")
+    app.add_typer(policy.app, name="policy")
     for name, verb in verbs:
         app.command(name)(verb)
 

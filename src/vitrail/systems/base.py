@@ -23,7 +23,7 @@ from vitrail.data.schema import Needs
 from vitrail.data.vectors import Vectors
 from vitrail.errors import SettingError
 
-Stage = Literal["retrieve", "rank", "arrange"]
+Stage = Literal["retrieve", "rank", "arrange", "explore"]
 Status = Literal["measured", "draft"]
 FACTS = ("indptr", "items", "item_counts")
 """The fields of `Given` that are single tensors."""
