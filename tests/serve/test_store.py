@@ -153,8 +153,8 @@ def test_a_second_process_sees_what_is_written(store: Store) -> None:
 def test_nothing_of_a_forgotten_user_is_left_in_the_files(tmp_path: Path) -> None:
     path, name = tmp_path / "store.sqlite", "erase-me-7f3c"
     store, reader = open_store(path), open_store(path)
-    for round in range(20):
-        store.write([[event(f"{round}-{n}", user=name if n % 3 == 0 else f"user{n}") for n in range(50)]], [Served(f"r{round}", 1, "v", name, ["x"], [1.0])])
+    for turn in range(20):
+        store.write([[event(f"{turn}-{n}", user=name if n % 3 == 0 else f"user{n}") for n in range(50)]], [Served(f"r{turn}", 1, "v", name, ["x"], [1.0])])
     reader.history(name, 5)
     files = [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
     assert any(name.encode() in file.read_bytes() for file in files)
@@ -222,6 +222,7 @@ def test_a_server_that_is_not_there_is_one_sentence(postgres_url: str, redis_url
 
 def test_a_redis_that_may_lose_what_it_confirmed_is_refused(redis_url: str) -> None:
     store: Any = open_store(redis_url)
+    clear(store)
     store._client.config_set("appendfsync", "everysec")
     try:
         with pytest.raises(SettingError, match="appendfsync always"):

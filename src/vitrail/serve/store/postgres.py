@@ -44,7 +44,8 @@ with hit as (
     where s.timestamp >= %(since)s and jsonb_exists(s.items, e.item) group by s.variant, s.request
 ), clicks as (select variant, count(*) as requests, sum(items) as items from hit group by variant),
 given as (select variant, count(*) as requests, sum(jsonb_array_length(items)) as shown from vitrail_served where timestamp >= %(since)s group by variant)
-select given.variant, given.requests, given.shown::bigint, coalesce(clicks.items, 0)::bigint, coalesce(clicks.requests, 0) from given left join clicks using (variant)
+select given.variant, given.requests, given.shown::bigint, coalesce(clicks.items, 0)::bigint, coalesce(clicks.requests, 0)
+from given left join clicks using (variant)
 """
 ITEMS_LOCK = 7_238_113
 """Key of the advisory lock under which versions of items are given out."""
