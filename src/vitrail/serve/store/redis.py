@@ -197,12 +197,12 @@ class RedisStore:
     def forget(self, user: str) -> Forgotten:
         """Deletes, then has the server write its append-only file anew (and its snapshot, where it keeps one)."""
         with self._told():
-            client = self._client
-            events: Any = [str(int(place)) for place in client.zrange(f"vitrail:user:{user}", 0, -1)]  # type: ignore[union-attr]
-            served: Any = list(client.smembers(f"vitrail:served-to:{user}"))  # type: ignore[arg-type]
+            client: Any = self._client
+            events = [str(int(place)) for place in client.zrange(f"vitrail:user:{user}", 0, -1)]
+            served = list(client.smembers(f"vitrail:served-to:{user}"))
             pipeline = client.pipeline(transaction=True)
             for keys, table, ids in ((events, "vitrail:events", "vitrail:event-ids"), (served, "vitrail:served", "vitrail:served-ids")):
-                records: Any = [json.loads(record) for record in (client.hmget(table, keys) if keys else []) if record]  # type: ignore[union-attr]
+                records = [json.loads(record) for record in (client.hmget(table, keys) if keys else []) if record]
                 if records:
                     pipeline.hdel(ids, *(record[0] for record in records))
                     pipeline.hdel(table, *keys)
@@ -212,7 +212,7 @@ class RedisStore:
             pipeline.delete(f"vitrail:user:{user}", f"vitrail:served-to:{user}")
             pipeline.execute()
             self._rewritten(client.bgrewriteaof, "aof_rewrite_in_progress")
-            if dict(client.config_get("save")).get("save"):  # type: ignore[arg-type]
+            if client.config_get("save").get("save"):
                 self._rewritten(client.bgsave, "rdb_bgsave_in_progress")
         return Forgotten(len(events), len(served))
 
