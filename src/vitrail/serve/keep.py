@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 
 from vitrail.errors import SettingError, did_you_mean
+from vitrail.funnel.catalogue import as_kind
 from vitrail.serve.ask import located
 from vitrail.serve.live import Live, now
 from vitrail.serve.models import Change
@@ -114,20 +115,12 @@ def item_change(values: dict[str, Any], schema: pl.Schema) -> ItemChange:
         if name not in schema:
             known = [column for column in schema if column != "item"]
             raise SettingError(f'The catalogue has no attribute "{short(name)}".{did_you_mean(name, known)}')
-        if value is not None and not fits(value, schema[name]):
-            raise SettingError(f'Bad value for "{short(name)}" of item "{short(item)}": the catalogue has {schema[name]} there, got {short(repr(value))}.')
+        try:
+            as_kind(value, schema[name])
+        except ValueError:
+            place = f'"{short(name)}" of item "{short(item)}"'
+            raise SettingError(f"Bad value for {place}: the catalogue has {schema[name]} there, got {short(repr(value))}.") from None
     return ItemChange(item, attributes)
-
-
-def fits(value: Any, kind: pl.DataType) -> bool:
-    """Whether a JSON value can stand in a column of that type; texts are read as dates and times where the column holds them."""
-    if isinstance(value, bool) != (kind == pl.Boolean) or (isinstance(value, str) and not (kind in (pl.String, pl.Categorical, pl.Enum) or kind.is_temporal())):
-        return False
-    try:
-        series = pl.Series([value]).cast(pl.String).cast(kind) if kind.is_temporal() else pl.Series([value], dtype=kind, strict=kind.is_nested())
-    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError):
-        return False
-    return series.null_count() == 0
 
 
 def add_models(app: FastAPI, live: Live) -> None:
