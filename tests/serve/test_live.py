@@ -235,6 +235,16 @@ class Stubborn:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def history(self, user: str, limit: int) -> Any:
+        if isinstance(self.error, StoreAway):
+            raise self.error
+        return self.inner.history(user, limit)
+
+    def rates(self, since: int) -> Any:
+        if isinstance(self.error, StoreAway):
+            raise self.error
+        return self.inner.rates(since)
+
     def write(self, events: Any, served: Any = ()) -> Any:
         if self.error is not None:
             raise self.error
@@ -248,10 +258,14 @@ def test_a_full_store_refuses_events_and_answers_questions(serving: Serving, sto
     stubborn = Stubborn(store)
     client = serving(store=stubborn)
     client.post("/events", json={"user": "u", "item": "i4"})
-    for error, status in ((StoreFull("It is full."), 507), (StoreAway("It is away."), 503)):
+    for error, status, first in ((StoreFull("It is full."), 507, "i5"), (StoreAway("It is away."), 503, "i0")):
         stubborn.error = error
         assert sentence(client.post("/events", json={"user": "u", "item": "i5"}), status) == str(error)
-        assert items(client.get("/recommend?user=u&k=1", headers={"X-Request-ID": f"r{status}"})) == ["i5"]
+        for n in range(2):
+            answer = client.get("/recommend?user=u&k=1", headers={"X-Request-ID": f"r{status}" if n else f"first-{status}"})
+            assert items(answer) == [first]
+            assert (answer.json()["degraded"] is None) == (status == 507)
+        assert client.get("/metrics").status_code == 200
         assert sentence(client.get("/ready"), 503) == str(error)
         assert client.get("/health").status_code == 200
     stubborn.error = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -14,12 +15,12 @@ from vitrail.serve.store.base import Store
 PAGE = 10_000
 """Records read at once."""
 TIME = pl.Datetime("us", "UTC")
-IMPRESSIONS = {
+IMPRESSIONS: dict[str, Any] = {
     "request_id": pl.String, "user": pl.String, "timestamp": TIME, "item": pl.String, "position": pl.Int32, "clicked": pl.Boolean, "propensity": pl.Float64,
     "variant": pl.String,
 }  # fmt: skip
 """A row an item shown; position from 1."""
-EVENTS = {
+EVENTS: dict[str, Any] = {
     "user": pl.String, "item": pl.String, "timestamp": TIME, "event": pl.String, "value": pl.Float64, "event_id": pl.String, "request_id": pl.String,
 }  # fmt: skip
 """A row an event, in the order they came."""
@@ -68,12 +69,12 @@ def write_events(store: Store, out: str | Path) -> int:
     return _write(Path(out), pages, EVENTS)
 
 
-def _write(out: Path, pages: Callable[[], Iterator[pl.DataFrame]], schema: dict[str, pl.DataType | type[pl.DataType]]) -> int:
+def _write(out: Path, pages: Callable[[], Iterator[pl.DataFrame]], schema: dict[str, Any]) -> int:
     empty = pl.DataFrame(schema=schema)
     kind = empty.to_arrow().schema
     rows = 0
     with atomic_file(out) as temporary, pq.ParquetWriter(temporary, kind) as writer:
         for page in pages():
-            writer.write_table(page.select(empty.columns).cast(dict(empty.schema)).to_arrow().cast(kind))
+            writer.write_table(page.select(empty.columns).cast(schema).to_arrow().cast(kind))
             rows += len(page)
     return rows

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import orjson
 import polars as pl
 
 from vitrail.data.conditions import matches
-from vitrail.errors import VitrailError
+from vitrail.errors import ResourceError, VitrailError
 from vitrail.serve.answerer import Question, Remembers, rows_of
 from vitrail.serve.meter import Meter
 from vitrail.serve.models import Change, Models, Version, read_plan
@@ -34,6 +35,9 @@ RATES_OVER = 7 * 86_400
 """Click rates are of so many newest seconds."""
 THREADS = 8
 """Questions under a time budget that may be computed at once; with that many late, the popular items answer at once."""
+SECONDS_AWAY = 1.0
+"""A store that could not be read is not asked for histories again for so long."""
+AWAY = "The newest events could not be read: the answer goes by what the model knows."
 ANSWER = ("fallback", "degraded", "items", "propensities")
 LISTENING = 4
 """Questions that may wait for the shadow; more are not asked of it."""
@@ -63,11 +67,12 @@ class Live:
     def __post_init__(self) -> None:
         self._version = 0
         self._plan_text: str | None = None
-        self._rates: tuple[float, dict[str, Rate]] = (-1e9, {})
+        self._rates: tuple[float, dict[str, Rate]] = (-math.inf, {})
         self._pool = ThreadPoolExecutor(THREADS, "vitrail-budget")
         self._late = 0
         self._listening = 0
         self._lost = 0
+        self._away_until = -math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         if self.store is not None:
             self.writer = Writer(self.store, self.flush)
@@ -128,8 +133,9 @@ class Live:
     async def recommend(self, question: Question, request: str) -> dict[str, Any]:
         """{user, request_id, variant, fallback, degraded, items, propensities}, logged."""
         version = self.models.pick(question.user if question.user is not None else request)
-        asked = await self._with_history(question, version)
+        asked, trouble = await self._with_history(question, version)
         found = await self._answer(version, asked)
+        found["degraded"] = found["degraded"] or trouble
         answer = {"user": question.user, "request_id": request, "variant": version.name, **{key: found[key] for key in ANSWER}}
         items = [row["item"] for row in found["items"]]
         if self.writer is not None:
@@ -139,20 +145,27 @@ class Live:
             self._listen(self.models.shadow, asked, items)
         return answer
 
-    async def _with_history(self, question: Question, version: Version) -> Question:
-        """The question with the user's events since the artifact was made; a history of the request comes after them."""
+    async def _with_history(self, question: Question, version: Version) -> tuple[Question, str | None]:
+        """The question with the user's events since the artifact was made, before a history of the request; and why they could not be read."""
         store, user = self.store, question.user
-        if store is None or user is None or not user:
-            return question
-        stored = await self.aside(lambda: store.history(user, self.max_history))
+        if store is None or not user:
+            return question, None
+        if time.monotonic() < self._away_until:
+            return question, AWAY
+        try:
+            stored = await self.aside(lambda: store.history(user, self.max_history))
+        except ResourceError as error:
+            # a store that is away must not take the answers with it, nor make each of them wait for it
+            self._away_until = time.monotonic() + SECONDS_AWAY
+            logger.error("histories cannot be read", extra={"facts": {"reason": str(error)}})
+            return question, AWAY
         if self.history_kinds:
             stored = [event for event in stored if event.kind in self.history_kinds]
-        if not stored:
-            return question
-        if isinstance(version.asker.answerer, Remembers) and (known := version.asker.answerer.known_events(user)):
+        if stored and isinstance(version.asker.answerer, Remembers) and (known := version.asker.answerer.known_events(user)):
             stored = [event for event in stored if (event.item, event.timestamp) not in known]
-        history = [event.item for event in stored] + (question.history or [])
-        return replace(question, history=history) if history else question
+        if not stored:
+            return question, None
+        return replace(question, history=[event.item for event in stored] + (question.history or [])), None
 
     async def _answer(self, version: Version, question: Question) -> dict[str, Any]:
         if self.budget_ms is None:
@@ -268,6 +281,6 @@ class Live:
             self.meter.lost.inc(self.writer.lost - self._lost)
             self._lost = self.writer.lost
         if self.store is not None and time.monotonic() - self._rates[0] > SECONDS_OF_RATES:
-            rates = await asyncio.to_thread(self.store.rates, now() - RATES_OVER * 1_000_000)
-            self._rates = (time.monotonic(), rates)
+            with contextlib.suppress(ResourceError):  # the counts of the process are worth having without it
+                self._rates = (time.monotonic(), await asyncio.to_thread(self.store.rates, now() - RATES_OVER * 1_000_000))
         return self.meter.page(self._rates[1])
