@@ -75,6 +75,6 @@ def _write(out: Path, pages: Callable[[], Iterator[pl.DataFrame]], schema: dict[
     rows = 0
     with atomic_file(out) as temporary, pq.ParquetWriter(temporary, kind) as writer:
         for page in pages():
-            writer.write_table(page.select(empty.columns).cast(schema).to_arrow().cast(kind))
+            writer.write_table(page.select(empty.columns).cast(pl.Schema(schema)).to_arrow().cast(kind))
             rows += len(page)
     return rows

@@ -72,13 +72,18 @@ def _roles(old: Recommender) -> dict[str, tuple[str | None, ...]]:
 
 
 def _wider(given: Given, sizes: Sizes) -> Given:
-    """`given` with users and items that have no events, up to `sizes`."""
-    indptr, counts = given.indptr, given.item_counts
-    if indptr is not None:
-        indptr = torch.cat([indptr, indptr[-1:].expand(sizes.users + 1 - len(indptr))])
-    if counts is not None:
-        counts = torch.cat([counts, counts.new_zeros(sizes.items - len(counts))])
-    return replace(given, indptr=indptr, item_counts=counts)
+    """`given` with users and items that have no events and no content, up to `sizes`."""
+
+    def longer(rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows.new_zeros(sizes.items - len(rows), *rows.shape[1:])])
+
+    changed: dict[str, Any] = {kind: {name: longer(rows) for name, rows in getattr(given, kind, {}).items()} for kind in ("vectors", "masks")}
+    changed = {kind: rows for kind, rows in changed.items() if rows}
+    if given.indptr is not None:
+        changed["indptr"] = torch.cat([given.indptr, given.indptr[-1:].expand(sizes.users + 1 - len(given.indptr))])
+    if given.item_counts is not None:
+        changed["item_counts"] = longer(given.item_counts)
+    return replace(given, **changed)
 
 
 def _moved(old: Tensor, fresh: Tensor, role: tuple[str | None, ...], moved: Moves) -> Tensor:
