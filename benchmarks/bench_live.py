@@ -19,12 +19,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import _record
-from bench_serve import check, cpu_seconds, shop_run
+from bench_serve import check, cpu_seconds, shop_run, start
 
 from vitrail.errors import ResourceError, VitrailError
 
@@ -52,26 +51,6 @@ class Wrk:
             raise ResourceError(f"wrk gave no result: {(trouble or told).strip()[-300:]}")
         found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
         return found | {"requests_per_second": round(found["requests"] / found["seconds"], 1)}
-
-
-def start(run: Path, port: int, workers: int, store: str) -> tuple[subprocess.Popen[bytes], str]:
-    """`vitrail serve` over `store`, once it answers; and its address."""
-    import urllib.error
-    import urllib.request
-
-    command = [sys.executable, "-c", "from vitrail.cli import main; main()", "serve", str(run)]
-    process = subprocess.Popen([*command, "--port", str(port), "--workers", str(workers), "--store", store])
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        if process.poll() is not None:
-            raise ResourceError(f"vitrail serve ended with exit code {process.returncode} before it answered.")
-        try:
-            with urllib.request.urlopen(f"{address}/ready", timeout=1):
-                return process, address
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    process.kill()
-    raise ResourceError("vitrail serve did not answer within a minute.")
 
 
 def memory_mib(process: subprocess.Popen[bytes]) -> float:
@@ -153,7 +132,7 @@ def _measure(options: argparse.Namespace) -> int:
         (ids / "users").write_text("\n".join(users) + "\n", encoding="utf-8")
         (ids / "items").write_text("\n".join(fitted.item_ids.ids.to_list()) + "\n", encoding="utf-8")
         store = options.store or str(ids / "store.sqlite")
-        process, address = start(run, options.port, options.workers, store)
+        process, address = start(run, options.port, options.workers, "--store", store)
         try:
             check(address, users[0])
             steady(address, ids, options, options.rate, 3, "warm")

@@ -307,6 +307,8 @@ def test_what_is_answered_is_logged_and_joined(serving: Serving, store: Store) -
     assert 'vitrail_variant_click_rate{variant="v1"} 0.5' in text
     low = float(text.split('vitrail_variant_click_rate_low{variant="v1"} ')[1].split("\n")[0])
     assert low == pytest.approx(0.0945, abs=1e-3)
+    rates = client.get("/models").json()["rates"]["v1"]
+    assert rates == {"requests": 2, "shown": 3, "clicked": 1, "clicked_requests": 1, "click_rate": 0.5, "interval": [low, pytest.approx(1 - low)]}
 
 
 def test_what_waits_is_written_at_the_end(store: Store) -> None:

@@ -18,6 +18,7 @@ import polars as pl
 
 from vitrail.data.conditions import matches
 from vitrail.errors import ResourceError, VitrailError
+from vitrail.evaluation.intervals import wilson
 from vitrail.serve.answerer import Question, Remembers, rows_of
 from vitrail.serve.meter import Meter
 from vitrail.serve.models import Change, Models, Version, read_plan
@@ -262,7 +263,7 @@ class Live:
             await asyncio.to_thread(self.store.put_state, "models", text)
             self._plan_text = text
         await asyncio.to_thread(self.models.follow, plan)
-        return self.models.shown()
+        return await self.shown_models()
 
     def row(self, item: str) -> Mapping[str, Any] | None:
         """The attributes of an item as they are now; none where there is no such item, or no longer."""
@@ -275,12 +276,26 @@ class Live:
             return row if change is None else row | {key: value for key, value in change.attributes.items() if key not in row}
         return None if change is None else {"item": item, **change.attributes}
 
+    async def rates(self) -> dict[str, Rate]:
+        """What became of the answers of each variant, counted anew now and then; the last count where the store is away."""
+        if self.store is not None and time.monotonic() - self._rates[0] > SECONDS_OF_RATES:
+            with contextlib.suppress(ResourceError):
+                self._rates = (time.monotonic(), await asyncio.to_thread(self.store.rates, now() - RATES_OVER * 1_000_000))
+        return self._rates[1]
+
+    async def shown_models(self) -> dict[str, Any]:
+        """What GET /models answers."""
+        rows = {}
+        for variant, rate in sorted((await self.rates()).items()):
+            ends = wilson(rate.clicked_requests, rate.requests)
+            share = rate.clicked_requests / max(rate.requests, 1)
+            counts = {"requests": rate.requests, "shown": rate.shown, "clicked": rate.clicked, "clicked_requests": rate.clicked_requests}
+            rows[variant] = counts | {"click_rate": share, "interval": list(ends)}
+        return self.models.shown() | {"rates": rows}
+
     async def page(self) -> bytes:
         """What /metrics answers."""
         if self.writer is not None and self.writer.lost > self._lost:
             self.meter.lost.inc(self.writer.lost - self._lost)
             self._lost = self.writer.lost
-        if self.store is not None and time.monotonic() - self._rates[0] > SECONDS_OF_RATES:
-            with contextlib.suppress(ResourceError):  # the counts of the process are worth having without it
-                self._rates = (time.monotonic(), await asyncio.to_thread(self.store.rates, now() - RATES_OVER * 1_000_000))
-        return self.meter.page(self._rates[1])
+        return self.meter.page(await self.rates())
