@@ -78,7 +78,7 @@ class Full(Shop):
     ) -> dict[str, Any]:
         found = super().answer(user, history, k, include_seen, filter)
         found["items"] = [{**row, "why": {"context": context} if explain else None} for row in found["items"]]
-        return found | {"degraded": None if budget_ms is None else "cut short"}
+        return found | {"degraded": None if budget_ms is None else f"cut short after {budget_ms:g} ms"}
 
     def overlay(self, changes: Any, withdrawn: Any) -> None:
         self.told = (dict(changes), set(withdrawn))
@@ -544,7 +544,7 @@ def test_a_slow_model_is_answered_within_the_budget(serving: Serving) -> None:
     client.app.state.live._late = 1  # type: ignore[attr-defined]
     assert "vitrail_degraded_total 2.0" in client.get("/metrics").text
     eventually(lambda: client.app.state.live._late == 0)  # type: ignore[attr-defined]
-    assert serving(Full(), budget_ms=5000).get("/recommend?user=u").json()["degraded"] == "cut short"
+    assert serving(Full(), budget_ms=5000).get("/recommend?user=u").json()["degraded"] == "cut short after 4000 ms"
     assert "no column" in sentence(client.get("/recommend?user=u&filter=prize<5"), 422)
 
 

@@ -40,6 +40,8 @@ SECONDS_AWAY = 1.0
 """A store that could not be read is not asked for histories again for so long."""
 AWAY = "The newest events could not be read: the answer goes by what the model knows."
 ANSWER = ("fallback", "degraded", "items", "propensities")
+INNER = 0.8
+"""Part of the time budget that an answerer which minds it is told of; the rest is for whatever comes around it."""
 LISTENING = 4
 """Questions that may wait for the shadow; more are not asked of it."""
 
@@ -171,7 +173,7 @@ class Live:
     async def _answer(self, version: Version, question: Question) -> dict[str, Any]:
         if self.budget_ms is None:
             return version.asker.ask(question)
-        question = replace(question, budget_ms=self.budget_ms)
+        question = replace(question, budget_ms=INNER * self.budget_ms)
         if self._late < THREADS:
             task = asyncio.get_running_loop().run_in_executor(self._pool, version.asker.ask, question)
             try:
