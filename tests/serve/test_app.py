@@ -68,8 +68,9 @@ def test_recommend_for_a_user_has_the_house_shape(client: TestClient) -> None:
     answer = client.post("/recommend", json={"user": "u0", "k": 2}, headers={"X-Request-ID": "abc-1"})
     assert answer.status_code == 200
     body = answer.json()
-    assert list(body) == ["user", "request_id", "fallback", "items"]
-    assert (body["user"], body["request_id"], body["fallback"]) == ("u0", "abc-1", None)
+    assert list(body) == ["user", "request_id", "variant", "fallback", "degraded", "items", "propensities"]
+    assert (body["user"], body["request_id"], body["variant"], body["fallback"], body["degraded"]) == ("u0", "abc-1", "model", None, None)
+    assert body["propensities"] == [1.0, 1.0]
     assert [row["item"] for row in body["items"]] == ["a/1", "b"]
     assert body["items"][0] == {"item": "a/1", "rank": 1, "score": 1.0, "sources": [{"name": "fake", "rank": 1, "score": 1.0}], "why": None}
 
@@ -104,7 +105,8 @@ def test_day_zero_is_answered_and_flagged(client: TestClient, body: dict[str, An
     ("body", "sentence"),
     [
         ({}, "either"),
-        ({"user": "u0", "history": ["b"]}, "either"),
+        ({"user": None, "history": None}, "either"),
+        ({"user": "a\x00b"}, '"user"'),
         ({"user": "u0", "k": 4}, '"k"'),
         ({"user": "u0", "k": 0}, '"k"'),
         ({"user": "u0", "k": 10**30}, '"k"'),

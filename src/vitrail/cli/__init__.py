@@ -97,7 +97,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, content, data, funnel, house, index, lab, learn, policy
+    from vitrail.cli import answer, content, data, funnel, house, index, lab, learn, live, policy
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
@@ -110,6 +110,8 @@ def _assemble() -> None:
         ("recommend", answer.recommend),
         ("similar", answer.similar),
         ("serve", answer.serve),
+        ("update", live.update),
+        ("forget", live.forget),
         ("doctor", house.doctor),
     ]
     app.add_typer(data.app, name="data")
@@ -117,8 +119,10 @@ def _assemble() -> None:
     app.add_typer(index.app, name="index")
     app.add_typer(funnel.app, name="funnel")
     app.add_typer(policy.app, name="policy")
-    for name, verb in verbs:
-        app.command(name)(verb)
+    for verb in (live.impressions, live.events):
+        data.app.command(verb.__name__)(verb)
+    for name, command in verbs:
+        app.command(name)(command)
 
 
 _assemble()

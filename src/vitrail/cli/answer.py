@@ -107,17 +107,30 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     token: Annotated[str | None, typer.Option(envvar="VITRAIL_TOKEN", help="What requests must carry; the variable keeps it out of the process list.")] = None,
+    store: Annotated[
+        str | None, typer.Option(envvar="VITRAIL_STORE", metavar="URL", help="Where events and answers are kept: a file, postgresql://, redis://, or none.")
+    ] = None,
+    tokens: Annotated[Path | None, typer.Option(metavar="FILE", help="Tokens with roles (read, events, admin), as YAML; or VITRAIL_TOKENS.")] = None,
+    models: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Runs that /models may load; by default those beside RUN.")] = None,
+    rate: Annotated[float, typer.Option(help="Requests a second of one token or address; 0: any.")] = 0.0,
+    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds after which the popular items are answered.")] = None,
+    flush_ms: Annotated[float, typer.Option(help="Milliseconds an answer may wait to be logged.")] = 200.0,
+    history_events: Annotated[list[str] | None, typer.Option("--history-event", metavar="KIND", help="Kind of event that is history; repeat. All.")] = None,
+    log: Annotated[str, typer.Option(help="What is logged as JSON lines: errors, requests or none.")] = "errors",
     max_k: Annotated[int, typer.Option(help="The most items of an answer.")] = 100,
-    max_body: Annotated[int, typer.Option(help="The most bytes of a request body.")] = 64 * 1024,
+    max_body: Annotated[int, typer.Option(help="The most bytes of a request body; 16 times as many for batches.")] = 64 * 1024,
     max_history: Annotated[int, typer.Option(help="The most events of a history.")] = 1000,
     workers: Annotated[int, typer.Option(help="Processes; each loads the model.")] = 1,
     system: Plugin = None,
 ) -> None:
-    """Answer over HTTP until told to stop."""
+    """Answer over HTTP, and take in events, until told to stop."""
     from vitrail.serve.server import serve as run_server
 
     plugins = [str(file) for file in system or ()]
-    run_server(run, host, port, token, workers, max_k=max_k, max_body=max_body, max_history=max_history, plugins=plugins)
+    run_server(
+        run, host, port, token, workers, store=store, tokens=tokens, models=models, rate=rate, flush_ms=flush_ms, budget_ms=budget_ms,
+        history_events=history_events or (), log=log, max_k=max_k, max_body=max_body, max_history=max_history, plugins=plugins,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def split_ids(texts: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitrail.evaluation.evaluator import Evaluation
     from vitrail.systems.base import Card
 
-STAGES = ("retrieve", "rank", "arrange")
+STAGES = ("retrieve", "rank", "arrange", "explore")
 JSON = Annotated[bool, typer.Option("--json", help=show.JSON_HELP)]
 Plugin = Annotated[list[Path] | None, typer.Option("--system", metavar="FILE.py", help=show.PLUGIN_HELP)]
 

@@ -120,3 +120,13 @@ def _flipped_sums(sums: Float, flips: int, rng: np.random.Generator) -> Float:
         bits = np.unpackbits(rng.integers(0, 256, size=(rows, -(-len(each) // 8)), dtype=np.uint8), axis=1, count=len(each))
         found.append(2.0 * (bits @ each.astype(np.float32)) - each.sum())
     return np.concatenate(found)
+
+
+def wilson(hits: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a share (Wilson 1927, JASA 22, 209-212): of `hits` in `trials`, at 95 % by default; (0, 1) of nothing."""
+    if trials <= 0:
+        return 0.0, 1.0
+    share, scale = hits / trials, 1 + z * z / trials
+    middle = (share + z * z / (2 * trials)) / scale
+    half = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from copy import copy
 from functools import lru_cache
@@ -22,6 +22,7 @@ from vitrail.errors import DataError, SettingError
 from vitrail.evaluation.ranking import tie_ranks, top_k
 from vitrail.files import fingerprint
 from vitrail.funnel.artifact import load_artifact, save_artifact
+from vitrail.funnel.catalogue import with_changes
 from vitrail.systems.base import Given, System
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Recommender:
         self.popularity = popularity.float()
         self.item_ids, self.user_ids = Vocabulary(items["item"]), Vocabulary(users["user"])
         self._users = users
+        self._catalogue = items
+        self._withdrawn: Tensor | None = None
         self._ties = tie_ranks(self.item_ids.hashes, 0)
         self._allowed = lru_cache(maxsize=64)(self._allow)
         self._through: ThroughIndex | None = None
@@ -107,11 +110,14 @@ class Recommender:
     def _best(self, scores: Tensor, k: int, condition: str | None, seen: Sets | None) -> tuple[Tensor, Tensor]:
         if k < 1:
             raise SettingError(f"k is {k}: ask for at least 1 item.")
+        given = scores
         if condition:
             scores = scores.masked_fill(~self._allowed(condition), -torch.inf)
+        if (withdrawn := self._withdrawn) is not None:
+            scores = scores.masked_fill(withdrawn, -torch.inf)
         if seen is not None and len(seen.items):
             rows = torch.repeat_interleave(torch.arange(len(seen)), seen.lengths)
-            scores = scores.clone() if not condition else scores
+            scores = scores.clone() if scores is given else scores
             scores[rows, seen.items] = -torch.inf
         return top_k(scores, min(k, len(self.item_ids)), self._ties)
 
@@ -197,12 +203,25 @@ class Recommender:
         )
 
     @torch.inference_mode()
-    def answer(self, user: str | None, history: Sequence[str] | None, k: int = 10, include_seen: bool = False, filter: str | None = None) -> dict[str, Any]:
+    def answer(
+        self,
+        user: str | None,
+        history: Sequence[str] | None,
+        k: int = 10,
+        include_seen: bool = False,
+        filter: str | None = None,
+        *,
+        explain: bool = False,
+    ) -> dict[str, Any]:
         """One question, plain Python out, without tables on the way: the service's path.
 
+        With both `user` and `history`, the history is what happened after that which is known of the user. `explain` fills in `why`.
         -> {user, fallback, items: [{item, rank, score, sources: [{name, rank, score}], why}]}; raises as `recommend`.
         """
-        questions = self._questions(None if user is None else [user], None if history is None else [history])
+        if user is None or history is None:
+            questions = self._questions(None if user is None else [user], None if history is None else [history])
+        else:
+            questions = self._followed(user, history)
         with threads_for(len(self.item_ids)):
             codes, values, own = self._find(questions, k, include_seen, filter)
         itself = bool(own[0])
@@ -212,7 +231,47 @@ class Recommender:
             if code < 0:
                 break
             rows.append({"item": self.item_ids.ids[code], "rank": rank, "score": value, "sources": [{"name": name, "rank": rank, "score": value}], "why": None})
+        if explain and itself:
+            self._explain(rows, codes[0, : len(rows)], questions.items)
         return {"user": user, "fallback": None if itself else "popular", "items": rows}
+
+    def _followed(self, user: str, history: Sequence[str]) -> Sets:
+        """One history: what is known of `user`, then `history`; its times are not known, and it weighs 1 an event."""
+        known, later = self.known.histories(self.user_ids.encode([user])), self.item_ids.encode(list(history))
+        fresh = torch.from_numpy(later[later >= 0])
+        items = torch.cat([known.items, fresh])
+        weights = None if known.weights is None else torch.cat([known.weights, torch.ones(len(fresh))])
+        return Sets(known.users, torch.tensor([0, len(items)]), items, None, weights)
+
+    def _explain(self, rows: list[dict[str, Any]], codes: Tensor, history: Tensor) -> None:
+        """Puts the three items of the history that are most similar to each recommended item, by the system's own similarity, into `why`."""
+        if not self.model.can.similar or not len(history) or not rows:
+            return
+        unique = history.unique()
+        close = self.model.similarity(codes).cpu()[:, unique]
+        best, places = close.topk(min(3, len(unique)), dim=1)
+        for row, values, where in zip(rows, best.tolist(), unique[places].tolist(), strict=True):
+            row["why"] = {"history": [{"item": self.item_ids.ids[code], "similarity": value} for code, value in zip(where, values, strict=True)]}
+
+    def known_events(self, user: str) -> set[tuple[str, int]]:
+        """(item, microseconds since 1970) of the events of `user` that the artifact holds; empty where the data have no times."""
+        known = self.known.histories(self.user_ids.encode([user]))
+        if known.times is None:
+            return set()
+        return set(zip(self.item_ids.decode_series(known.items.numpy()).to_list(), known.times.tolist(), strict=True))
+
+    def overlay(self, changes: Mapping[str, Mapping[str, Any]], withdrawn: Set[str]) -> None:
+        """From now on attributes are those of the artifact with `changes` (item -> attribute -> value), and `withdrawn` items are never answered.
+
+        Each call replaces the last; items and attributes that the artifact lacks are passed over.
+        """
+        codes = {item: self.item_ids.code(item) for item in changes}
+        self.items = with_changes(self._catalogue, {item: values for item, values in changes.items() if codes[item] >= 0}, codes)
+        gone = [code for code in map(self.item_ids.code, withdrawn) if code >= 0]
+        mask = torch.zeros(len(self.item_ids), dtype=torch.bool)
+        mask[gone] = True
+        self._withdrawn = mask if gone else None
+        self._allowed = lru_cache(maxsize=64)(self._allow)
 
     @torch.inference_mode()
     def similar(self, items: Sequence[str], k: int = 10, *, filter: str | None = None) -> pl.DataFrame:
@@ -261,7 +320,7 @@ class Recommender:
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the artifact folder, atomically. Raises DataError where `path` is taken."""
         info = {key: value for key, value in self.info.items() if key not in ("format", "files", "versions", "memory_bytes", "sizes")}
-        save_artifact(path, self.model, self.given, self.known, self.popularity, self.items, self._users, info, overwrite=overwrite)
+        save_artifact(path, self.model, self.given, self.known, self.popularity, self._catalogue, self._users, info, overwrite=overwrite)
 
 
 def load(path: str | Path) -> Recommender:

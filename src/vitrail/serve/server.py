@@ -6,29 +6,52 @@ import gc
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitrail.config import PositiveInt, Settings
+from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 from vitrail.errors import ResourceError, SettingError
+from vitrail.serve.logs import Amount, set_up
+from vitrail.serve.store.base import open_store, shown_url
+from vitrail.serve.tokens import Tokens
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 SETTINGS_VARIABLE = "VITRAIL_SERVE"
 TOKEN_VARIABLE = "VITRAIL_TOKEN"
+TOKENS_VARIABLE = "VITRAIL_TOKENS"
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS_TO_FINISH = 10
 """After a stop is asked, requests under way get this long."""
 
 
 class ServeSettings(Settings):
-    """What a worker process needs to know; it crosses to it in an environment variable, the token in VITRAIL_TOKEN."""
+    """What a worker process needs to know; it crosses to it in an environment variable, tokens in VITRAIL_TOKEN and VITRAIL_TOKENS."""
 
     path: str
+    store: str = "none"
+    """URL or path of the store; none: nothing is kept"""
+    tokens: str | None = None
+    """A file of tokens with roles"""
+    models: str | None = None
+    """Folder of further versions; none: that of `path`"""
+    rate: NonNegativeFloat = 0.0
+    """Requests a second of one client; 0: any"""
+    flush_ms: PositiveFloat = 200.0
+    """Milliseconds a served answer may wait for the disk"""
+    budget_ms: PositiveFloat | None = None
+    """Milliseconds after which the popular items are answered"""
+    history_events: list[str] = []
+    """Kinds of events that are history; empty: all"""
+    log: Amount = "errors"
+    open_admin: bool = True
     max_k: PositiveInt = 100
     max_body: PositiveInt = 64 * 1024
     max_history: PositiveInt = 1000
@@ -43,6 +66,14 @@ def serve(
     token: str | None = None,
     workers: int = 1,
     *,
+    store: str | None = None,
+    tokens: str | Path | None = None,
+    models: str | Path | None = None,
+    rate: float = 0.0,
+    flush_ms: float = 200.0,
+    budget_ms: float | None = None,
+    history_events: Sequence[str] = (),
+    log: Amount = "errors",
     max_k: int = 100,
     max_body: int = 64 * 1024,
     max_history: int = 1000,
@@ -50,22 +81,33 @@ def serve(
 ) -> None:
     """Serve the run or artifact at `path` until SIGTERM or SIGINT; requests under way are finished first.
 
-    `plugins`: Python files that register systems. `port` 0 takes a free one. With several `workers` each loads the artifact and counts its own requests.
+    `store`: where events and served answers are kept, a path or URL; none: a file beside `path`; "none": nowhere. `tokens`: a file of tokens
+    with roles, beside the variable VITRAIL_TOKENS. `models`: folder of further versions (none: the one `path` is in). `plugins`: Python files
+    that register systems. The rest as in `create_app`. `port` 0 takes a free one. With several `workers` each loads the artifact; they share the
+    store and their counts.
     Raises SettingError for a host or port that cannot be taken, ArtifactError or DataError where `path` is no run.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    values = {"path": str(path), "max_k": max_k, "max_body": max_body, "max_history": max_history, "plugins": list(plugins)}
-    settings = ServeSettings.of(values, where="serve")
-    if token == "":
-        raise SettingError("The token is empty: give one of some length, or none.")
+    open_admin = is_loopback(host)
+    settings = ServeSettings.of(
+        {
+            "path": str(path), "store": store or str(beside(path)), "tokens": None if tokens is None else str(tokens),
+            "models": None if models is None else str(models), "rate": rate, "flush_ms": flush_ms, "budget_ms": budget_ms,
+            "history_events": list(history_events), "log": log, "open_admin": open_admin,
+            "max_k": max_k, "max_body": max_body, "max_history": max_history, "plugins": list(plugins),
+        },
+        where="serve",
+    )  # fmt: skip
+    known = Tokens.of(token, tokens, os.environ.get(TOKENS_VARIABLE))  # what is wrong with them is told here, once
     if workers < 1:
         raise SettingError(f"workers must be 1 or more, got {workers}.")
+    counts = _share_counts(workers)
     app = _app(settings, token)  # also where workers will load their own: what is wrong with the artifact is told here, once
     target: Any = "vitrail.serve.server:from_environment" if workers > 1 else app
     listening = _bind(host, port)
-    _warn(host, token)
+    _warn(host, known)
     if workers > 1:
         os.environ |= {SETTINGS_VARIABLE: json.dumps(settings.model_dump()), TOKEN_VARIABLE: token or ""}
     config = uvicorn.Config(
@@ -80,14 +122,35 @@ def serve(
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
     shown = f"[{host}]" if ":" in host else host
-    print(f"Serving {path} on http://{shown}:{listening.getsockname()[1]} (docs at /docs); stop with Ctrl-C.", file=sys.stderr, flush=True)  # noqa: T201
+    kept = "nothing is kept" if settings.store == "none" else f"events in {shown_url(settings.store)}"
+    print(f"Serving {path} on http://{shown}:{listening.getsockname()[1]} (docs at /docs), {kept}; stop with Ctrl-C.", file=sys.stderr, flush=True)  # noqa: T201
     # uvicorn finishes what is under way, then raises the signal again: to be told to stop is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    if workers > 1:
-        Multiprocess(config, [listening]).run()
-    else:
-        uvicorn.Server(config).run(sockets=[listening])
+    try:
+        if workers > 1:
+            Multiprocess(config, [listening]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        if counts is not None:
+            os.environ.pop(METRICS_VARIABLE, None)
+            shutil.rmtree(counts, ignore_errors=True)
+
+
+def beside(path: str | Path) -> Path:
+    """The store of a run where none is named: a file beside its folder, so that a new fit in the folder leaves it alone."""
+    folder = Path(path).absolute()
+    return folder.with_name(folder.name + ".store.sqlite")
+
+
+def _share_counts(workers: int) -> str | None:
+    """A folder where worker processes add up their counts; it must be known before the library of counts is imported."""
+    if workers == 1:
+        return None
+    folder = tempfile.mkdtemp(prefix="vitrail-counts-")
+    os.environ[METRICS_VARIABLE] = folder
+    return folder
 
 
 def from_environment() -> FastAPI:
@@ -103,10 +166,20 @@ def _app(settings: ServeSettings, token: str | None) -> FastAPI:
     from vitrail.serve.app import create_app
     from vitrail.systems.registry import load_file
 
+    set_up(settings.log)
     for file in settings.plugins:
         load_file(file)
     torch.set_num_threads(1)  # one question is too small to share among threads
-    app = create_app(load(settings.path), token=token, max_k=settings.max_k, max_body=settings.max_body, max_history=settings.max_history)
+    folder = Path(settings.path).resolve()
+    folder = folder.parent if folder.name == "artifact" else folder
+    answerer = load(settings.path)
+    app = create_app(
+        answerer, name=folder.name, store=None if settings.store == "none" else open_store(settings.store),
+        models=Path(settings.models) if settings.models else folder.parent, load=load,
+        tokens=Tokens.of(token, settings.tokens, os.environ.get(TOKENS_VARIABLE)), open_admin=settings.open_admin, rate=settings.rate,
+        flush=settings.flush_ms / 1000, budget_ms=settings.budget_ms, history_kinds=frozenset(settings.history_events),
+        max_k=settings.max_k, max_body=settings.max_body, max_history=settings.max_history,
+    )  # fmt: skip
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not walk it between requests
     return app
@@ -140,6 +213,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _warn(host: str, token: str | None) -> None:
-    if token is None and not is_loopback(host):
+def _warn(host: str, tokens: Tokens) -> None:
+    if not tokens and not is_loopback(host):
         print(f"warning: {host} can be reached from other machines and no token is set: pass --token or VITRAIL_TOKEN.", file=sys.stderr, flush=True)  # noqa: T201

@@ -2,16 +2,29 @@
 
 # No `from __future__ import annotations` here: the types are made inside a function, and FastAPI reads them as objects.
 
-from typing import Annotated, Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+from vitrail.serve.answerer import rows_of
 
 MAX_ID = 1024
 """Characters of an id in a request."""
 MAX_FILTER = 4000
 """Characters of a filter in a request."""
 
-Id = Annotated[str, StringConstraints(max_length=MAX_ID)]
+MAX_BATCH = 1000
+"""Events, or items, of one request."""
+MAX_CONTEXT = 4000
+"""Characters of a context as JSON."""
+FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Times an event can have."""
+
+Id = Annotated[str, StringConstraints(max_length=MAX_ID, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00]*$")]
+RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+Context = Annotated[dict[str, JsonValue] | None, Field(description="What else is known of the moment: page, device, campaign. Kept with the answer.")]
 Filter = Annotated[str | None, Field(max_length=MAX_FILTER, description='A condition over item attributes, e.g. price < 20 and category == "lipstick".')]
 
 
@@ -42,8 +55,14 @@ class Answer(BaseModel):
 
     user: str | None
     request_id: str
+    variant: str
+    """Version of the model that answered."""
     fallback: str | None
+    degraded: str | None
+    """Why the answer is less than it could be, such as a time budget that ran out."""
     items: list[Item]
+    propensities: list[float]
+    """The chance with which each item was put where it is."""
 
 
 class SimilarAnswer(BaseModel):
@@ -52,6 +71,115 @@ class SimilarAnswer(BaseModel):
     item: str
     request_id: str
     items: list[Item]
+
+
+class SearchAnswer(BaseModel):
+    """The answer to /search."""
+
+    request_id: str
+    items: list[Item]
+
+
+class EventsAnswer(BaseModel):
+    """The answer to /events: they are on disk."""
+
+    request_id: str
+    event_ids: list[str]
+    """Of the events as they were sent; an event without one got one."""
+    new: int
+    known: int
+    """Events whose id was there already; they stay as they were."""
+
+
+class ItemsAnswer(BaseModel):
+    """The answer to /items."""
+
+    request_id: str
+    changed: int
+    withdrawn: int
+    unknown_to_model: int
+    """Items that the model cannot recommend before it is updated, for want of training."""
+    version: int
+
+
+class ModelRow(BaseModel):
+    """A loaded version."""
+
+    name: str
+    system: str
+    items: int
+    share: float
+    shadow: bool
+
+
+class RateRow(BaseModel):
+    """What became of a variant's answers of the last 7 days."""
+
+    requests: int
+    shown: int
+    """Items."""
+    clicked: int
+    clicked_requests: int
+    click_rate: float
+    """Share of requests with a clicked item."""
+    interval: list[float]
+    """Its 95 % Wilson interval."""
+
+
+class ModelsAnswer(BaseModel):
+    """The answer to /models."""
+
+    current: str
+    previous: str | None
+    versions: list[ModelRow]
+    offered: list[str]
+    """Models in the service's folder that could be loaded."""
+    rates: dict[str, RateRow]
+
+
+class EventBody(_Request):
+    """Something a user did with an item."""
+
+    event_id: Annotated[Name | None, Field(description="Says which event it is: sent again, it counts once. Without one each sending counts.")] = None
+    user: Name
+    item: Name
+    event: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00]*$"), Field(description="Its kind.")] = "click"
+    timestamp: Annotated[AwareDatetime | None, Field(description="When, as 2026-01-31T12:00:00Z, from 1970 to 2200; without one: now.")] = None
+    value: Annotated[float | None, Field(allow_inf_nan=False, description="A rating or count.")] = None
+    request_id: Annotated[RequestId | None, Field(description="Of the answer that showed the item.")] = None
+    context: Context = None
+
+
+class EventsBody(_Request):
+    """Several events; all are kept, or none."""
+
+    events: Annotated[list[EventBody], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class ItemsBody(_Request):
+    """What changed of items."""
+
+    items: Annotated[list[dict[str, JsonValue]], Field(max_length=MAX_BATCH, description='With new or other attributes: {"item": "i1", "price": 9.5}.')] = []
+    withdraw: Annotated[list[Name], Field(max_length=MAX_BATCH, description="Items that shall not be answered any more.")] = []
+
+
+class ModelsBody(_Request):
+    """What to do with a version of the model."""
+
+    action: Annotated[
+        Literal["load", "switch", "share", "shadow", "rollback", "unload"],
+        Field(description="load it beside the others; let it answer everybody, or a share of users; let it listen; go back; let go of it."),
+    ]
+    name: Annotated[str | None, StringConstraints(max_length=255), Field(description="A version: one of those offered.")] = None
+    share: Annotated[float | None, Field(ge=0, lt=1, description="Share of users it answers.")] = None
+
+
+class SearchBody(_Request):
+    """A text to search by."""
+
+    text: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    k: Annotated[int, Field(ge=1)] = 10
+    filter: Filter = None
 
 
 class Problem(BaseModel):
@@ -66,12 +194,14 @@ class Shapes(NamedTuple):
     recommend: Any
     recommend_query: Any
     similar: Any
+    search: Any
+    picture_query: Any
 
 
 def request_shapes(max_k: int, max_history: int) -> Shapes:
     """The request types of a service that answers at most `max_k` items and reads at most `max_history` events."""
     Count = Annotated[int, Field(ge=1, le=max_k, description=f"How many items to answer, 1 to {max_k}.")]
-    History = Annotated[list[Id] | None, Field(max_length=max_history, description="Item ids, oldest first; in place of user.")]
+    History = Annotated[list[Id] | None, Field(max_length=max_history, description="Item ids, oldest first; after what is known of the user, if one is given.")]
 
     class Recommend(_Request):
         user: Annotated[Id | None, Field(description="A user id; an unknown one gets the popular items.")] = None
@@ -79,23 +209,31 @@ def request_shapes(max_k: int, max_history: int) -> Shapes:
         k: Count = min(10, max_k)  # type: ignore[valid-type]
         include_seen: Annotated[bool, Field(description="Whether items of the history may come back.")] = False
         filter: Filter = None
+        context: Context = None
+        explain: Annotated[bool, Field(description="Whether `why` is filled in.")] = False
 
     class RecommendQuery(_Request):
         user: Annotated[Id, Field(description="A user id; an unknown one gets the popular items.")]
         k: Count = min(10, max_k)  # type: ignore[valid-type]
         include_seen: Annotated[bool, Field(description="Whether items of the history may come back.")] = False
         filter: Filter = None
+        explain: Annotated[bool, Field(description="Whether `why` is filled in.")] = False
 
     class Similar(_Request):
         item: Annotated[Id, Field(description="An item id of the catalogue.")]
         k: Count = min(10, max_k)  # type: ignore[valid-type]
         filter: Filter = None
 
-    return Shapes(Recommend, RecommendQuery, Similar)
+    class Search(SearchBody):
+        k: Count = min(10, max_k)  # type: ignore[valid-type]
+
+    class PictureQuery(_Request):
+        k: Count = min(10, max_k)  # type: ignore[valid-type]
+        filter: Filter = None
+
+    return Shapes(Recommend, RecommendQuery, Similar, Search, PictureQuery)
 
 
 def similar_items(recommender: Any, item: str, k: int, filter: str | None) -> list[dict[str, Any]]:
     """The k items most similar to `item`, best first, in the shape of a recommended item. Raises as `Recommender.similar`."""
-    rows = recommender.similar([item], k, filter=filter).select("item", "rank", "score").rows()
-    places = [(item, {"rank": rank, "score": score}) for item, rank, score in rows]
-    return [{"item": found, **place, "sources": [{"name": recommender.name, **place}], "why": None} for found, place in places]
+    return rows_of(recommender.similar([item], k, filter=filter), recommender.name)

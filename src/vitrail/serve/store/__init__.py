@@ -1,0 +1,1 @@
+"""Where the service keeps events, served answers and changes of items."""
