@@ -70,7 +70,7 @@ class Given:
             facts["items"] = torch.from_numpy(np.array(log.items, dtype=np.int64))
         if "item_counts" in needs.given:
             facts["item_counts"] = torch.from_numpy(log.item_counts)
-        return cls(**facts)
+        return cls.of_tensors(facts)
 
     def counts(self, n_items: int) -> Tensor | None:
         """(N,) training events of each item, from whatever is there; none where nothing tells."""

@@ -1,4 +1,7 @@
-"""The skeleton Ranker: the chance that an item shown to a person is a success. Letters: B batch, K candidates, T time steps, N items, F fields, D width, H item width."""
+"""The skeleton Ranker: the chance that an item shown to a person is a success.
+
+Letters: B batch, K candidates, R rows, E events, T time steps, N items, F fields, D width of a field, H width of an item.
+"""
 
 from __future__ import annotations
 

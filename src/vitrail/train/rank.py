@@ -1,4 +1,4 @@
-"""fit and evaluate for rankers: from impressions to a run folder, and from a run folder to numbers. The loop, the run and the artifact are those of all systems."""
+"""fit and evaluate for rankers: from impressions to a run folder, and from it to numbers. The loop, the run and the artifact are those of all systems."""
 
 from __future__ import annotations
 
