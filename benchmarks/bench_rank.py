@@ -5,8 +5,8 @@
 The peer is FuxiCTR's own DIN class and `train_step` from the package on PyPI, in an environment of its own made on demand under runs/bench/envs/fuxictr. It
 gets ready batches, so its feeding is not counted; ours is counted whole: drawing rows, gathering histories, forward, backward, clip, Adam. Settings of both:
 histories of at most 50, batch 1024, two fields of width 16 (item and category), attention MLP [64] with Dice and raw weights, MLP [512, 128, 64] with
-ReLU, Adam 1e-3, gradient clip 10. Histories have their natural lengths (7 on average, geometric) or are all full. The two run in turn, a slice of steps each. The ratio is
-one of wall time; that of processor time stands beside it, for busy machines.
+ReLU, Adam 1e-3, gradient clip 10. Histories have their natural lengths (7 on average, geometric) or are all full. The two run in turn, a slice of steps each.
+The ratio is one of wall time; that of processor time stands beside it, for busy machines.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from vitrail.train.fit import evaluate_run, fit
 from vitrail.train.rank import part_rows
 
 BASE: dict[str, Any] = {"attributes": ["attributes"], "past": False, "dim": 32, "batch": 1024, "lr": 1e-3, "epochs": 20, "patience": 2, "dropout": 0.2}
-SYSTEMS: dict[str, dict[str, Any]] = {"din": {"attention": "mlp"}, "mean pooling": {"attention": "mean"}}
+SYSTEMS: dict[str, dict[str, Any]] = {"din": {"attention": "mlp", "weights": "softmax"}, "mean pooling": {"attention": "mean"}}
 
 
 def beauty(folder: Path) -> Dataset:

@@ -90,6 +90,11 @@ def test_slots_of_din_train(setting):
     assert bool(torch.isfinite(model.features.of_items.weight.grad).all())
 
 
+def test_a_ranker_without_impressions_is_a_sentence():
+    with pytest.raises(SettingError, match="given no impressions"):
+        DIN(DIN.Config(), Sizes(1, 1), Given())
+
+
 def test_din_refuses_heads_that_do_not_divide():
     with pytest.raises(SettingError, match="heads=5 does not divide the width 12"):
         make("din", attention="multihead", heads=5)

@@ -94,6 +94,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(name="predefined", split="predefined"),
         Protocol(name="cold_items", split="cold-items", candidates="cold"),
         Protocol(name="none", split="none"),
+        *(RankProtocol(name=f"rank_{split}", split=split) for split in ("pairs", "rated", "shown")),
     )
 }
 """The named protocols."""

@@ -69,6 +69,10 @@ class Ranker(System):
         nn.Module.__init__(self)
         self.config, self.sizes = config, sizes
         self.spec = sizes.features or FeatureSpec()
+        if "items" not in given.tables:
+            raise SettingError(
+                f'System "{self.card.name}" ranks what was shown, and was given no impressions: fit and evaluate it with --split pairs, rated or shown.'
+            )
         self.source = Features.of(self.spec, {name: tensor.numpy() for name, tensor in given.tables.items() if name != "occurrences"})
         catalogue, single = self.source.catalogue, [f for f in self.spec.owned("item") if f.kind != "categories"]
         self.features = FeatureEmbedding(
