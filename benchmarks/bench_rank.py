@@ -161,7 +161,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=60_000)
     parser.add_argument("--categories", type=int, default=800)
     parser.add_argument("--slices", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=10, help="training steps in a slice")
+    parser.add_argument("--steps", type=int, default=25, help="training steps in a slice; batches differ in length, so few are noisy")
     parser.add_argument("--peer", type=Path, help="interpreter of an environment that has FuxiCTR (default: one is made)")
     parser.add_argument("--no-peer", action="store_true", help="only ours")
     options = parser.parse_args()
