@@ -14,10 +14,10 @@ from collections import OrderedDict
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
-import numpy as np
-import torch
-from fuxictr.features import FeatureMap
-from model_zoo.LongCTR.DIN.DIN import DIN
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from fuxictr.features import FeatureMap  # noqa: E402
+from model_zoo.LongCTR.DIN.DIN import DIN  # noqa: E402
 
 torch.set_num_threads(1)
 told = json.loads(sys.argv[1])
@@ -33,7 +33,6 @@ model = DIN(
     learning_rate=1e-3, embedding_dim=told["dim"], optimizer="adam", loss="binary_crossentropy", verbose=0, metrics=["AUC"], model_root=tempfile.mkdtemp(),
     task="binary_classification",
 )  # fmt: skip
-# its width of the MLP counts the item's fields twice where all fields are the item's, but forward feeds target and interest only once each: both are 2 H
 model.train()
 model._max_gradient_norm, model._batch_index = 10.0, 0
 rng = np.random.default_rng(0)

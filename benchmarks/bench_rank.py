@@ -2,11 +2,11 @@
 
     python benchmarks/bench_rank.py
 
-The peer is FuxiCTR's own DIN class and `train_step` from the package on PyPI, in an environment of its own made on demand under runs/bench/envs/fuxictr. It gets
-ready batches, so its feeding is not counted; ours is counted whole: drawing rows, gathering histories, forward, backward, clip, Adam. Settings of both: histories
-of at most 50, batch 1024, two fields of width 16 (item and category), attention MLP [64] with Dice and raw weights, MLP [512, 128, 64] with ReLU, Adam 1e-3,
-gradient clip 10. Histories have their natural lengths (7 on average, geometric) or are all full. The two run in turn, a slice of steps each. The ratio is
-one of wall time; that of processor time stands beside it, for busy machines.
+The peer is FuxiCTR's own DIN class and `train_step` from the package on PyPI, in an environment of its own made on demand under runs/bench/envs/fuxictr. It
+gets ready batches, so its feeding is not counted; ours is counted whole: drawing rows, gathering histories, forward, backward, clip, Adam. Settings of both:
+histories of at most 50, batch 1024, two fields of width 16 (item and category), attention MLP [64] with Dice and raw weights, MLP [512, 128, 64] with
+ReLU, Adam 1e-3, gradient clip 10. Histories have their natural lengths (7 on average, geometric) or are all full. The two run in turn, a slice of steps each.
+The ratio is one of wall time; that of processor time stands beside it, for busy machines.
 """
 
 from __future__ import annotations
@@ -79,9 +79,13 @@ class Ours:
 
     def __init__(self, rows: Rows, catalogue: Catalogue, categories: int) -> None:
         items = len(catalogue.items)
-        spec = FeatureSpec(fields=[Field(name="item", whose="item", kind="id", codes=items + 2), Field(name="category", whose="item", kind="category", codes=categories + 2)])
+        spec = FeatureSpec(
+            fields=[Field(name="item", whose="item", kind="id", codes=items + 2), Field(name="category", whose="item", kind="category", codes=categories + 2)]
+        )
         cls = registry.find("din")
-        config = cls.Config(dim=DIM, length=LENGTH, batch=BATCH, attention_hidden=ATTENTION, hidden=HIDDEN, activation="relu", product=False, item_bias=False, scale=1e-4)
+        config = cls.Config(
+            dim=DIM, length=LENGTH, batch=BATCH, attention_hidden=ATTENTION, hidden=HIDDEN, activation="relu", product=False, item_bias=False, scale=1e-4
+        )
         tables = {name: torch.from_numpy(array) for name, array in catalogue.arrays().items()} | {"occurrences": torch.ones(items, dtype=torch.int64)}
         torch.manual_seed(0)
         self.model = cls(config, Sizes(len(catalogue.users) - 1, items, features=spec), Given(tables=tables)).train()
@@ -157,7 +161,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=60_000)
     parser.add_argument("--categories", type=int, default=800)
     parser.add_argument("--slices", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=10, help="training steps in a slice")
+    parser.add_argument("--steps", type=int, default=25, help="training steps in a slice; batches differ in length, so few are noisy")
     parser.add_argument("--peer", type=Path, help="interpreter of an environment that has FuxiCTR (default: one is made)")
     parser.add_argument("--no-peer", action="store_true", help="only ours")
     options = parser.parse_args()

@@ -10,9 +10,7 @@ def embedding(n=200):
     items = torch.stack([torch.arange(n) + 2, torch.arange(n) % 3 + 2], 1).int()
     lists = {"tags": torch.tensor([[2, 3], [4, 0]]).repeat(n // 2, 1).int()}
     users = torch.tensor([[2], [3], [1]]).int()
-    return FeatureEmbedding(
-        4, items=items, item_sizes=[n + 2, 5], lists=lists, list_sizes=[5], users=users, user_sizes=[4], event_sizes=[3, 6], scale=1.0
-    )
+    return FeatureEmbedding(4, items=items, item_sizes=[n + 2, 5], lists=lists, list_sizes=[5], users=users, user_sizes=[4], event_sizes=[3, 6], scale=1.0)
 
 
 def test_an_item_is_its_fields_side_by_side():

@@ -6,7 +6,9 @@ import torch
 from vitrail.blocks.interest import PairScorer, TargetAttention
 
 
-@pytest.mark.parametrize(("weights", "scale", "expected"), [("raw", False, [4, 0]), ("softmax", False, [1.761594, 0.119203]), ("softmax", True, [1.608859, 0.19557])])
+@pytest.mark.parametrize(
+    ("weights", "scale", "expected"), [("raw", False, [4, 0]), ("softmax", False, [1.761594, 0.119203]), ("softmax", True, [1.608859, 0.19557])]
+)
 def test_hand_values(weights, scale, expected):
     q, K, mask = torch.tensor([[1.0, 0]]), torch.tensor([[[2.0, 0], [0, 1], [9, 9]]]), torch.tensor([[True, True, False]])
     torch.testing.assert_close(TargetAttention(2, "dot", weights, scale=scale)(q, K, mask), torch.tensor([expected], dtype=torch.float32), atol=1e-6, rtol=1e-5)

@@ -16,7 +16,17 @@ def rows(n=97, users=11):
     u = rng.integers(0, users, n)
     stops = indptr[u] + rng.integers(0, lengths[u] + 1)
     fields = np.arange(n, dtype=np.int32)[:, None]
-    return Rows(u, rng.integers(0, 20, n), (np.arange(n) % 2).astype(np.float32), stops, log, np.arange(n), np.ones(n, np.float32), fields=fields, signals=np.arange(indptr[-1]).astype(np.int8) % 3)
+    return Rows(
+        u,
+        rng.integers(0, 20, n),
+        (np.arange(n) % 2).astype(np.float32),
+        stops,
+        log,
+        np.arange(n),
+        np.ones(n, np.float32),
+        fields=fields,
+        signals=np.arange(indptr[-1]).astype(np.int8) % 3,
+    )
 
 
 def test_a_batch_holds_the_newest_events_before_each_row():
@@ -27,7 +37,14 @@ def test_a_batch_holds_the_newest_events_before_each_row():
         assert batch.history[b][batch.mask[b]].tolist() == r.log.items[where].tolist() and batch.times[b][batch.mask[b]].tolist() == where.tolist()
         assert batch.signals[b][batch.mask[b]].tolist() == (where % 3).tolist() and batch.history[b][~batch.mask[b]].sum() == 0
     assert batch.fields[:, 0].tolist() == list(range(97)) and batch.now.tolist() == list(range(97)) and batch.history.shape[1] <= 4
-    empty = Rows(np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.float32), np.zeros(2, np.int64), Log(np.zeros(2, np.int64), np.zeros(0, np.int32), 3), fields=np.zeros((2, 0), np.int32))
+    empty = Rows(
+        np.zeros(2, np.int64),
+        np.zeros(2, np.int64),
+        np.zeros(2, np.float32),
+        np.zeros(2, np.int64),
+        Log(np.zeros(2, np.int64), np.zeros(0, np.int32), 3),
+        fields=np.zeros((2, 0), np.int32),
+    )
     assert gather(empty, np.arange(2), 4).mask.sum() == 0
 
 

@@ -41,7 +41,9 @@ def data(tmp_path_factory):
          "timestamp": stamp([60 + 4 * k for k in range(n)]), "score": [k / n for k in range(n)], "source": [["pop", "cf", None][k % 3] for k in range(n)]}
     )  # fmt: skip
     info = DatasetInfo(name="shop", order="timestamp", columns=columns)
-    return write_dataset(tmp_path_factory.mktemp("d") / "d", info, table.drop("n").with_columns(timestamp=stamp(table["n"].to_list())), items, users, impressions=shown)
+    return write_dataset(
+        tmp_path_factory.mktemp("d") / "d", info, table.drop("n").with_columns(timestamp=stamp(table["n"].to_list())), items, users, impressions=shown
+    )
 
 
 @pytest.mark.parametrize("split", [Rated(valid=0.2, test=0.2), Pairs(), Shown(test=0.2, valid=0.2)])
@@ -73,7 +75,20 @@ def test_which_fields_there_are(data):
     features, _ = learn(data, made, FieldSettings(), length=50)
     names = {whose: [f.name for f in features.spec.owned(whose)] for whose in ("item", "user", "event")}
     assert names["item"] == ["item", "brand", "tags", "price", "good"] and names["user"] == ["city", "age"]
-    assert names["event"] == ["score", "source", "user count", "user rate", "user gap", "item count", "item gap", "item rate", "affinity:brand", "affinity:good", "affinity:tags", "age:made"]
+    assert names["event"] == [
+        "score",
+        "source",
+        "user count",
+        "user rate",
+        "user gap",
+        "item count",
+        "item gap",
+        "item rate",
+        "affinity:brand",
+        "affinity:good",
+        "affinity:tags",
+        "age:made",
+    ]
     plain, _ = learn(data, made, FieldSettings(past=False, attributes=["tags"], context=["source"], user_id=True), length=50)
     assert [f.name for f in plain.spec.fields] == ["item", "tags", "user", "source"]
     pairs, _ = learn(data, make_impressions(data, Pairs()), FieldSettings(), length=50)

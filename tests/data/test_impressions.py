@@ -46,7 +46,9 @@ def test_pairs_put_a_stranger_item_beside_each_event(tmp_path):
     assert (log.items[rows.stops[::3]] == rows.items[::3]).all(), "a history ends just before its own event"
     assert len(split.known) == 50 and split.shown is None and not split.leaks
     again = make_impressions(data, Pairs(negatives=2))
-    assert (again.train.items == rows.items).all() and (make_impressions(data, Pairs(seed=1)).train.items[1::2] != make_impressions(data, Pairs()).train.items[1::2]).any()
+    assert (again.train.items == rows.items).all() and (
+        make_impressions(data, Pairs(seed=1)).train.items[1::2] != make_impressions(data, Pairs()).train.items[1::2]
+    ).any()
 
 
 def test_pairs_cut_in_time_and_their_leak_is_said(tmp_path):

@@ -80,7 +80,20 @@ def test_a_wrong_column_is_a_sentence(files):
 
 
 def test_the_verb(files):
-    flags = ["data", "rows", "--train", str(files / "train.csv"), "--test", str(files / "test.csv"), "--item", "movie", "--label", "liked", "--timestamp", "time"]
+    flags = [
+        "data",
+        "rows",
+        "--train",
+        str(files / "train.csv"),
+        "--test",
+        str(files / "test.csv"),
+        "--item",
+        "movie",
+        "--label",
+        "liked",
+        "--timestamp",
+        "time",
+    ]
     flags += ["--history", "seen", "--history-label", "seen_liked", "--columns", "genre=category"]
     done = CliRunner().invoke(app, [*flags, "--out", str(files / "v"), "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["impressions"] == 4

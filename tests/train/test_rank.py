@@ -87,7 +87,11 @@ def test_what_cannot_be_done_is_a_sentence(data, tmp_path):
         with pytest.raises(DataError, match=words):
             fit("logistic", single, settings=settings_of("logistic", metric=metric), quiet=True)
     no_valid = write_dataset(
-        tmp_path / "none", data.info.model_copy(update={"counts": {}, "files": {}}), data.interactions, data.items, impressions=table.filter(pl.col("part") != "valid")
+        tmp_path / "none",
+        data.info.model_copy(update={"counts": {}, "files": {}}),
+        data.interactions,
+        data.items,
+        impressions=table.filter(pl.col("part") != "valid"),
     )
     result = fit("logistic", no_valid, settings=settings_of("logistic", epochs=1), quiet=True)
     with pytest.raises(DataError, match="no valid part"):

@@ -87,4 +87,8 @@ class Dice(nn.Module):
 
 def activation(name: Activation, channels: int) -> nn.Module:
     """The activation of that name over `channels`."""
-    return {"dice": lambda: Dice(channels), "prelu": lambda: nn.PReLU(channels, init=0.25), "relu": nn.ReLU, "sigmoid": nn.Sigmoid}[name]()
+    if name == "dice":
+        return Dice(channels)
+    if name == "prelu":
+        return nn.PReLU(channels, init=0.25)
+    return nn.ReLU() if name == "relu" else nn.Sigmoid()

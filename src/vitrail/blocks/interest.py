@@ -17,8 +17,6 @@ from vitrail.blocks.interact import Tower, linear
 
 Scorer = Literal["mlp", "dot", "bilinear", "multihead", "mean"]
 Weights = Literal["raw", "softmax", "relu"]
-FEW = 4
-"""Steps from which on a matrix a query pays, in a batch without padding."""
 FAR = -1e30
 """The score of padding under a softmax: its weight is exactly 0, and a row of padding alone stays finite."""
 
@@ -41,8 +39,8 @@ class PairScorer(nn.Module):
         q, k, difference, product = self.first.weight.chunk(4, dim=1)
         of_query = F.linear(query, q + difference, self.first.bias)
         steps = len(keys) // max(len(query), 1)
-        if rows is None and steps >= FEW:
-            # k W + (q * k) P = k (W + diag(q) P): a matrix a query, and nothing of the size of the pairs
+        if rows is None and 2 * steps >= keys.shape[1]:
+            # k W + (q * k) P = k (W + diag(q) P): a matrix a query, and nothing of the size of the pairs; it pays for long histories
             each = torch.addcmul((k - difference).T, query[:, :, None], product.T)
             hidden = torch.baddbmm(of_query[:, None], keys.view(len(query), steps, -1), each).flatten(0, 1)
         else:

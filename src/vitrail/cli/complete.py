@@ -7,7 +7,7 @@ from pathlib import Path
 
 SPLITS = (
     "temporal", "leave-last-out", "ratio", "cold-items", "predefined", "none",
-    "recbole_rs", "mmrec_random", "lattice_random", "ngcf_80_20",
+    "recbole_rs", "mmrec_random", "lattice_random", "ngcf_80_20", "pairs", "rated", "shown",
 )  # fmt: skip
 """The splits of data.splits."""
 

@@ -191,7 +191,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     part: Annotated[str, typer.Option(help="test or valid.")] = "test",
     data: Annotated[Path | None, typer.Option(help="The data-set folder, if it moved since the fit.")] = None,
-    metrics: Annotated[list[str] | None, typer.Option(metavar="NAMES", help="Metrics such as ndcg@10,recall@20 (of rankers auc, gauc, logloss, ece); repeat or separate by commas.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(metavar="NAMES", help="Such as ndcg@10,recall@20, of rankers auc,gauc,logloss; repeat or separate by commas.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order among equal scores.")] = 0,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with the numbers and plots.")] = None,
     system: Plugin = None,

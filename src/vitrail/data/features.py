@@ -42,9 +42,7 @@ class Features:
         it is there; columns of `context` that are not given are missing."""
         asked, told = self.spec.owned("event"), context or {}
         names = [f.name for f in asked if f.kind == "number" and f.name not in told and _is_past(f.name)]
-        past = F.past_values(
-            names, log, owners, starts, stops, items, now, self.events, self.shown, self.catalogue, self.catalogue.categories(self.spec)
-        )
+        past = F.past_values(names, log, owners, starts, stops, items, now, self.events, self.shown, self.catalogue, self.catalogue.categories(self.spec))
         codes = np.zeros((len(items), len(asked)), dtype=np.int32)
         for place, f in enumerate(asked):
             if f.name in past:
@@ -113,7 +111,7 @@ def learn(dataset: Dataset, split: ImpressionSplit, settings: FieldSettings, *, 
     item_fields, catalogue = _catalogue(dataset, train, settings, occurs)
     fields = [*item_fields, *_context_fields(dataset, train, settings)]
     clock, signal = train.times is not None, train.log.weights is not None
-    weights = np.unique(train.log.weights[: 1_000_000]) if signal and train.log.weights is not None else np.empty(0)
+    weights = np.unique(train.log.weights[:1_000_000]) if signal and train.log.weights is not None else np.empty(0)
     spec = FeatureSpec(fields=fields, signal=signal, signals=F.quantile_edges(weights.astype(np.float64), 16) if signal else [])
     shown = split.shown
     rates = None if shown is None or shown.times is None else ItemPast(len(dataset.items), shown.items, shown.times, shown.labels)

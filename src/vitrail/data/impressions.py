@@ -127,7 +127,7 @@ def _cut(log: Log, settings: Pairs | Rated, dataset: Dataset) -> npt.NDArray[np.
     """(E,) the part of each event."""
     info = dataset.info
     if info.order == "none":
-        raise DataError(f'The split "{settings.name}" needs ordered events, and data set "{info.name}" has no timestamp or position: ingest it with --ordered.')
+        raise DataError(f'The split "{settings.name}" needs ordered events, and data set "{info.name}" has no timestamp or position: ingest it --ordered.')
     if settings.cut == "predefined":
         return as_given(log, parse_split("predefined"), dataset)  # type: ignore[arg-type]
     if settings.cut == "position":
@@ -170,7 +170,7 @@ def _rated(dataset: Dataset, log: Log, parts: npt.NDArray[np.int8], settings: Ra
     from vitrail.data.conditions import compile_condition
 
     if dataset.info.positive:
-        raise DataError(f'Data set "{dataset.info.name}" counts only events with {dataset.info.positive}: ingest it again without --positive, to have failures.')
+        raise DataError(f'Data set "{dataset.info.name}" counts only events with {dataset.info.positive}: ingest it again without --positive to have failures.')
     assert log.rows is not None
     held = dataset.interactions.select(compile_condition(settings.label, dataset.interactions.columns).alias("held"))["held"].fill_null(False)
     labels = held.to_numpy()[log.rows].astype(np.float32)

@@ -89,7 +89,8 @@ def read_rows(
     impressions = impressions.select("user", "item", *(["timestamp"] if clock else []), "before", "clicked", "part")
     attributes, kinds = _attributes(items, interactions["item"], told)
     info = DatasetInfo(
-        name=told.name or Path(out).name, source=[str(path) for path in (train, valid, test, items) if path is not None], order="timestamp" if clock else "position",
+        name=told.name or Path(out).name, order="timestamp" if clock else "position",
+        source=[str(path) for path in (train, valid, test, items) if path is not None],
         roles={"user": told.user, "item": told.item, "value": told.label}, columns={"items": kinds} if kinds else {},
         counts={"impressions": impressions.height}, origin={"rows": told.model_dump(mode="json", exclude_defaults=True)},
     )  # fmt: skip

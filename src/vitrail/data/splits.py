@@ -189,11 +189,11 @@ class NGCFRandom(SplitSettings):
     """Share of each user's training events held out for selection; 0: as published, no validation part."""
 
 
+ROWS = (Pairs, Rated, Shown)
+"""Those of rankers."""
 SPLITS: dict[str, type[SplitSettings]] = {
     str(kind.model_fields["name"].default): kind
-    for kind in (
-        Temporal, LeaveLastOut, Ratio, ColdItems, Predefined, Everything, RecBoleRS, MMRecRandom, LatticeRandom, NGCFRandom, Pairs, Rated, Shown,
-    )  # fmt: skip
+    for kind in (Temporal, LeaveLastOut, Ratio, ColdItems, Predefined, Everything, RecBoleRS, MMRecRandom, LatticeRandom, NGCFRandom, *ROWS)
 }
 ALIASES = {
     "leave_one_out": "leave-last-out",

@@ -6,6 +6,7 @@ A metric of a fitted probability (logloss, ece) reads probabilities; AUC and GAU
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -57,9 +58,7 @@ def grouped_auc(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArra
     return np.where((positives > 0) & (positives < counts), value, np.nan), counts.astype(np.int64), group.astype(np.int64)
 
 
-def gauc(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer], weights: Literal["rows", "equal"] = "rows"
-) -> tuple[float, int, int]:
+def gauc(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer], weights: Literal["rows", "equal"] = "rows") -> tuple[float, int, int]:
     """The mean over groups of their AUC, weighted by their rows or equally; how many groups count, and how many were dropped for want of a class."""
     value, counts, _ = grouped_auc(labels, scores, groups)
     kept = ~np.isnan(value)
@@ -223,13 +222,13 @@ def measure(
 
 
 def _slices(y: Float, logits: Float, probabilities: Float, users: Int, lengths: Int) -> dict[str, dict[str, float]]:
-    edges = [*HISTORY_EDGES, np.inf]
     found: dict[str, dict[str, float]] = {}
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise([*HISTORY_EDGES, np.inf]):
         kept = (lengths >= low) & (lengths < high)
         if not kept.any():
             continue
         name = "0" if high == 1 else f">{low - 1:.0f}" if high == np.inf else f"{low:.0f}-{high - 1:.0f}"
-        row = {"auc": auc(y[kept], logits[kept]), "gauc": gauc(y[kept], logits[kept], users[kept])[0], "logloss": float(log_losses(y[kept], probabilities[kept]).mean())}
+        row = {"auc": auc(y[kept], logits[kept]), "gauc": gauc(y[kept], logits[kept], users[kept])[0]}
+        row["logloss"] = float(log_losses(y[kept], probabilities[kept]).mean())
         found[f"history:{name}"] = {"users": float(kept.sum())} | {key: value for key, value in row.items() if np.isfinite(value)}
     return found

@@ -69,8 +69,10 @@ class RankProtocol(Protocol):
         """One line for people."""
         rows = {"pairs": "each event and items drawn for it", "rated": "every event, a success or not", "shown": "what was shown"}.get(self.split, self.split)
         by_place = self.settings.get("cut") in ("position", "predefined", "given")
-        told = ", ".join(f"{key} {value}" for key, value in self.settings.items() if key not in ("name", "ties") and not (by_place and key in ("valid", "test")))
-        return f"{self.name}: rows are {rows} ({told}), fitted on {self.fit_on}, history and features strictly before each row, GAUC by {self.groups}, ties count half"
+        left = {"name", "ties"} | ({"valid", "test"} if by_place else set())
+        told = ", ".join(f"{key} {value}" for key, value in self.settings.items() if key not in left)
+        known = "history and features strictly before each row"
+        return f"{self.name}: rows are {rows} ({told}), fitted on {self.fit_on}, {known}, GAUC by {self.groups}, ties count half"
 
 
 def recorded_protocol(values: Mapping[str, Any]) -> Protocol:
@@ -92,6 +94,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(name="predefined", split="predefined"),
         Protocol(name="cold_items", split="cold-items", candidates="cold"),
         Protocol(name="none", split="none"),
+        *(RankProtocol(name=f"rank_{split}", split=split) for split in ("pairs", "rated", "shown")),
     )
 }
 """The named protocols."""

@@ -1,4 +1,7 @@
-"""The skeleton Ranker: the chance that an item shown to a person is a success. Letters: B batch, K candidates, T time steps, N items, F fields, D width, H item width."""
+"""The skeleton Ranker: the chance that an item shown to a person is a success.
+
+Letters: B batch, K candidates, R rows, E events, T time steps, N items, F fields, D width of a field, H width of an item.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +69,10 @@ class Ranker(System):
         nn.Module.__init__(self)
         self.config, self.sizes = config, sizes
         self.spec = sizes.features or FeatureSpec()
+        if "items" not in given.tables:
+            raise SettingError(
+                f'System "{self.card.name}" ranks what was shown, and was given no impressions: fit and evaluate it with --split pairs, rated or shown.'
+            )
         self.source = Features.of(self.spec, {name: tensor.numpy() for name, tensor in given.tables.items() if name != "occurrences"})
         catalogue, single = self.source.catalogue, [f for f in self.spec.owned("item") if f.kind != "categories"]
         self.features = FeatureEmbedding(

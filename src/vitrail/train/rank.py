@@ -1,4 +1,4 @@
-"""fit and evaluate for rankers: from impressions to a run folder, and from a run folder to numbers. The loop, the run and the artifact are those of all systems."""
+"""fit and evaluate for rankers: from impressions to a run folder, and from it to numbers. The loop, the run and the artifact are those of all systems."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitrail.errors import DataError, SettingError
 from vitrail.evaluation import binary
 from vitrail.evaluation.binary import RankEvaluation
 from vitrail.evaluation.metrics import check_metric
-from vitrail.evaluation.protocol import RankProtocol
+from vitrail.evaluation.protocol import PROTOCOLS, RankProtocol
 from vitrail.funnel.recommender import Recommender, load
 from vitrail.systems.base import Given, Sizes, System
 from vitrail.systems.ranker import Ranker
@@ -54,7 +54,8 @@ def prepare(dataset: Dataset, settings: SplitSettings, config: Any) -> Prepared:
     if features.shown is not None:
         saved = _without(saved, split)
     tables = {name: torch.from_numpy(np.array(array)) for name, array in saved.arrays().items()} | {"occurrences": torch.from_numpy(occurs)}
-    protocol = RankProtocol(name=f"rank_{settings.name}", split=settings.name, settings=split.settings, positive=dataset.info.positive)
+    protocol = PROTOCOLS[f"rank_{settings.name}"].model_copy(update={"settings": split.settings, "positive": dataset.info.positive})
+    assert isinstance(protocol, RankProtocol)
     return Prepared(
         split, features, Sizes(len(dataset.users), len(dataset.items), features=features.spec), Given(tables=tables), protocol,
         features.fill(split.train), None if split.valid is None else features.fill(split.valid),
