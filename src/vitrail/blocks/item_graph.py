@@ -111,6 +111,19 @@ class ItemGraph(nn.Module):
             self._products = []
         return self.get_buffer(f"ids_{place}"), self.get_buffer(f"cosines_{place}")
 
+    def add(self, first: int) -> None:
+        """Rows from `first` on are new: their neighbours are themselves and old rows; old rows keep theirs."""
+        for place, (values, mask) in enumerate(self._content.values()):
+            unit = F.normalize(values.float(), dim=1)
+            old, new = mask[:first].nonzero()[:, 0], mask[first:].nonzero()[:, 0] + first
+            ids, cosines = self.get_buffer(f"ids_{place}"), self.get_buffer(f"cosines_{place}")
+            if len(new) and ids.shape[1]:
+                best, found = (unit[new] @ unit[old].T).topk(min(ids.shape[1] - 1, len(old)), dim=1)
+                ids[new, : best.shape[1] + 1] = torch.cat([new[:, None], old[found]], 1).to(ids.dtype)
+                cosines[new, : best.shape[1] + 1] = torch.cat([torch.ones(len(new), 1), best], 1)
+        self.key.fill_(self._hash)
+        self._products = []
+
     def products(self) -> list[tuple[Tensor, Tensor]]:
         """(S, S^T) of each kind."""
         pairs = [self.neighbours(place) for place in range(len(self.names))]

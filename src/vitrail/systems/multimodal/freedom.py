@@ -123,6 +123,9 @@ class FREEDOM(Graph):
             total = total + mean_where(F.softplus(negative - positive), self.content.has(place, batch.items) & self.content.has(place, negatives))
         return self.config.aux * total
 
+    def added(self, first: int) -> None:
+        self.graph.add(first)
+
     def prepare(self) -> None:
         super().prepare()
         passes = self._layers()
