@@ -76,9 +76,12 @@ def test_there_are_recipes():
 
 
 def test_one_name_is_one_data_set():
-    made = {}
+    made, vectors = {}, {}
     for recipe in recipes.read_all(ROOT / "recipes"):
-        assert made.setdefault(recipe.data.name, recipe.data) == recipe.data
+        plain = recipe.data.model_copy(update={"content": {}})
+        assert made.setdefault(recipe.data.name, plain) == plain
+        for name, encoded in recipe.data.content.items():
+            assert vectors.setdefault((recipe.data.name, name), encoded) == encoded, "one name is one set of vectors"
 
 
 def test_systems_called_measured_have_a_number_or_are_listed_as_waiting():

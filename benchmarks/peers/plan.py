@@ -12,7 +12,7 @@ from pydantic import model_validator
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings, read_yaml
 from vitrail.errors import SettingError, unknown
 from vitrail.files import fingerprint
-from vitrail.recipes import Data
+from vitrail.recipes_data import Data
 
 HERE = Path(__file__).resolve().parent
 MEASURES = ("epoch", "fit", "evaluate", "load", "lists", "memory", "ndcg", "converged")

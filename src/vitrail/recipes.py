@@ -7,7 +7,7 @@ Every step leaves a file, so a killed run goes on where it stopped.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,49 +16,16 @@ import yaml
 from pydantic import Field
 
 from vitrail.config import NonNegativeInt, Settings, read_yaml
-from vitrail.data.ingest import IngestSettings
-from vitrail.data.rows import RowSettings
-from vitrail.errors import DataError, SettingError
+from vitrail.errors import SettingError
 from vitrail.files import fingerprint, read_json, write_json, write_text
+from vitrail.recipes_data import Data, Say, prepare
 
 if TYPE_CHECKING:
     from vitrail.data.dataset import Dataset
 
-Say = Callable[[str], None]
 Status = Literal["measured", "outside", "stale", "draft"]
 TAIL = "measured:"
 """The last key of a recipe: everything from this line on is written by the machine, everything above by people."""
-
-
-class Ingest(Settings):
-    """What `vitrail.data.ingest.ingest` is given; paths are relative to VITRAIL_DATA."""
-
-    files: list[str] = []
-    train: str | None = None
-    valid: str | None = None
-    test: str | None = None
-    items: list[str] = []
-    users: list[str] = []
-    events: dict[str, str] = {}
-    flags: IngestSettings = IngestSettings()
-
-
-class ReadRows(Settings):
-    """What `vitrail.data.rows.read_rows` is given; paths are relative to VITRAIL_DATA."""
-
-    train: str
-    valid: str | None = None
-    test: str | None = None
-    items: str | None = None
-    flags: RowSettings = RowSettings()
-
-
-class Data(Settings):
-    """A data set and how it is made: by `ingest`, or from click-through rows by `rows`."""
-
-    name: str
-    ingest: Ingest = Ingest()
-    rows: ReadRows | None = None
 
 
 class Published(Settings):
@@ -240,61 +207,6 @@ def store(path: str | Path, measured: Measured) -> None:
     head = "\n".join(lines[:start]).rstrip("\n")
     block = yaml.safe_dump({"measured": measured.model_dump(mode="json", exclude_none=True)}, sort_keys=False, default_flow_style=None, width=160)
     write_text(path, f"{head}\n{block}")
-
-
-def prepare(data: Data, *, data_root: str | Path, work: str | Path, say: Say) -> Dataset:
-    """Ingest the data set into `work/data/<name>`, or open what is there. Raises DataError where the sources are absent, or
-    where that place holds data made otherwise."""
-    from vitrail.data.dataset import Dataset
-    from vitrail.data.ingest import ingest
-
-    folder = Path(work) / "data" / data.name
-    mark = folder.with_name(f"{data.name}.json")
-    wanted = {"ingest": data.ingest.model_dump(mode="json", exclude_defaults=True)} if data.rows is None else {"rows": data.rows.model_dump(mode="json")}
-    if folder.exists():
-        if not mark.exists() or read_json(mark) != wanted:
-            raise DataError(f"{folder} was ingested with other settings than this recipe's: move it away, or choose another place to work.")
-        return Dataset(folder)
-    root, told = Path(data_root), data.ingest
-    missing = [path for path in _sources(data) if not (root / path).exists()]
-    if missing:
-        raise DataError(f"There is no {root / missing[0]}: put the data there, or say with the variable VITRAIL_DATA where they are.")
-    write_json(mark, wanted)
-    if (rows := data.rows) is not None:
-        from vitrail.data.rows import read_rows
-
-        read = read_rows(
-            root / rows.train, valid=_under(root, rows.valid), test=_under(root, rows.test), items=_under(root, rows.items), out=folder,
-            settings=rows.flags.but({"name": data.name}),
-        )  # fmt: skip
-        say(f"read {data.name}: {read.rows:,} impressions, {sum(read.rejected.values()):,} rejected")
-        return read.dataset
-    report = ingest(
-        [root / path for path in told.files],
-        out=folder,
-        train=_under(root, told.train),
-        valid=_under(root, told.valid),
-        test=_under(root, told.test),
-        items=[root / path for path in told.items],
-        users=[root / path for path in told.users],
-        events={kind: root / path for kind, path in told.events.items()},
-        settings=told.flags.but({"name": data.name}),
-    )
-    counts = report.dataset.info.counts
-    say(f"ingested {data.name}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, {sum(report.rejected.values()):,} rejected")
-    return report.dataset
-
-
-def _under(root: Path, path: str | None) -> Path | None:
-    return None if path is None else root / path
-
-
-def _sources(data: Data) -> list[str]:
-    if (rows := data.rows) is not None:
-        return [path for path in (rows.train, rows.valid, rows.test, rows.items) if path is not None]
-    told = data.ingest
-    single = [path for path in (told.train, told.valid, told.test) if path is not None]
-    return [*told.files, *single, *told.items, *told.users, *told.events.values()]
 
 
 def reproduce(recipe: Recipe, *, data_root: str | Path, work: str | Path, say: Say, quiet: bool = True) -> Measured:

@@ -65,10 +65,10 @@ def as_torch(matrix: sparse.csr_array, device: torch.device) -> Tensor:
     """A sparse CSR float32 tensor with 32-bit indices, which halves the time of a product."""
     matrix = sparse.csr_array(matrix)
     matrix.sort_indices()
-    arrays = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
+    rows, columns = (torch.from_numpy(index.astype(np.int32)) for index in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # PyTorch calls the format beta
-        return torch.sparse_csr_tensor(*(torch.from_numpy(a) for a in arrays), size=matrix.shape).to(device)
+        return torch.sparse_csr_tensor(rows, columns, torch.from_numpy(matrix.data.astype(np.float32)), size=matrix.shape).to(device)
 
 
 class ItemGraph(nn.Module):
@@ -110,6 +110,19 @@ class ItemGraph(nn.Module):
             self.key.fill_(self._hash)
             self._products = []
         return self.get_buffer(f"ids_{place}"), self.get_buffer(f"cosines_{place}")
+
+    def add(self, first: int) -> None:
+        """Rows from `first` on are new: their neighbours are themselves and old rows; old rows keep theirs."""
+        for place, (values, mask) in enumerate(self._content.values()):
+            unit = F.normalize(values.float(), dim=1)
+            old, new = mask[:first].nonzero()[:, 0], mask[first:].nonzero()[:, 0] + first
+            ids, cosines = self.get_buffer(f"ids_{place}"), self.get_buffer(f"cosines_{place}")
+            if len(new) and ids.shape[1]:
+                best, found = (unit[new] @ unit[old].T).topk(min(ids.shape[1] - 1, len(old)), dim=1)
+                ids[new, : best.shape[1] + 1] = torch.cat([new[:, None], old[found]], 1).to(ids.dtype)
+                cosines[new, : best.shape[1] + 1] = torch.cat([torch.ones(len(new), 1), best], 1)
+        self.key.fill_(self._hash)
+        self._products = []
 
     def products(self) -> list[tuple[Tensor, Tensor]]:
         """(S, S^T) of each kind."""

@@ -23,12 +23,20 @@ Picture: TypeAlias = "str | Path | bytes | Image"
 class Encoder(Protocol):
     """What every encoder tells of itself."""
 
-    name: str
-    """what `encode` calls it: a short name, or a model's name or path"""
-    revision: str
-    """its version, down to the weights and the settings that move its vectors"""
-    dim: int
-    """D"""
+    @property
+    def name(self) -> str:
+        """What `encode` calls it: a short name, or a model's name or path."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Its version, down to the weights and the settings that move its vectors."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """D"""
+        ...
 
 
 @runtime_checkable

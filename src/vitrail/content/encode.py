@@ -89,7 +89,7 @@ def choose_columns(dataset: Dataset, columns: Sequence[str] | None) -> tuple[lis
 
 def compose(items: pl.DataFrame, columns: Sequence[str]) -> list[str]:
     """(N,) one text an item: the filled cells of `columns` in their order; lists are joined by commas; "" where all are empty."""
-    cells = []
+    cells: list[pl.Series] = []
     for column in columns:
         series = items[column]
         if isinstance(series.dtype, pl.List):

@@ -84,7 +84,8 @@ class ColourTexture:
         grey = (rgb2gray(pixels) * 255).astype(np.uint8)
         textures = []
         for radius in (1, 3):
-            codes = local_binary_pattern(grey, 8, radius, method="uniform").astype(np.int64)
+            codes: Any = local_binary_pattern(grey, 8, radius, method="uniform")  # type: ignore[no-untyped-call]
+            codes = codes.astype(np.int64)
             quarters = codes.reshape(2, SIDE // 2, 2, SIDE // 2).transpose(0, 2, 1, 3).reshape(4, -1)
             textures += [np.bincount(quarter, minlength=10) / quarters.shape[1] for quarter in quarters]
         # colours weigh as much as all textures; both are shares, so the squares of the roots sum to 1
@@ -169,7 +170,8 @@ def load_image(name: str, *, device: torch.device | None = None, precision: Prec
         raise missing("transformers", "image", f'The image encoder "{name}"') from None
     try:
         with quiet_transformers():
-            processor, model = AutoImageProcessor.from_pretrained(name, backend="pil"), AutoModel.from_pretrained(name)
+            processor = AutoImageProcessor.from_pretrained(name, backend="pil")  # type: ignore[no-untyped-call]
+            model = AutoModel.from_pretrained(name)
             tokenizer = AutoTokenizer.from_pretrained(name) if hasattr(model, "get_image_features") else None
     except (OSError, ValueError, KeyError) as error:
         raise unloadable(name, error) from None

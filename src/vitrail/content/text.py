@@ -183,8 +183,8 @@ class quiet_transformers:
         from transformers.utils import logging
 
         self.before = logging.get_verbosity()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *_: object) -> None:
         from transformers.utils import logging

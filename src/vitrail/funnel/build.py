@@ -96,7 +96,7 @@ def _dataset(file: FunnelFile, folder: Path, data: str | Path | Dataset | None, 
     if isinstance(file.data, str):
         return Dataset(file.data)
     if file.data is not None:
-        from vitrail.recipes import prepare
+        from vitrail.recipes_data import prepare
 
         return prepare(file.data, data_root=data_home(), work=folder, say=say)
     run = next((source.run for source in file.retrieve if source.run is not None), None)

@@ -27,7 +27,7 @@ from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, Posi
 from vitrail.errors import SettingError
 from vitrail.funnel.fuse import Fusion
 from vitrail.funnel.rules import Rules
-from vitrail.recipes import Data
+from vitrail.recipes_data import Data
 
 
 class _Fitted(Settings):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 from torch import Tensor
@@ -316,6 +317,12 @@ class Recommender:
             return self.recommend(ids[start:stop].to_list(), k=k, include_seen=include_seen, filter=filter).drop("query")
 
         return write_blocks(Path(out), len(ids), block, make, job=job, resume=resume, progress=progress)
+
+    def with_items(self, items: pl.DataFrame, vectors: Mapping[str, npt.NDArray[np.floating]]) -> Recommender:
+        """A recommender that knows further items by their content, without training: see `vitrail.funnel.grow.with_items`."""
+        from vitrail.funnel.grow import with_items
+
+        return with_items(self, items, vectors)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the artifact folder, atomically. Raises DataError where `path` is taken."""

@@ -244,6 +244,21 @@ class System(nn.Module):
     def after_step(self, parameters: Iterable[nn.Parameter]) -> None:
         """After each optimiser step (masks, constraints)."""
 
+    # items that come after training, where `can.cold_items`
+
+    def grown(self, sizes: Sizes, given: Given) -> System:
+        """This system with the weights it has and further items behind its own, which `given` has the content of."""
+        before, made = self.sizes.items, type(self)(self.config, sizes, given).eval()
+        with torch.no_grad():
+            state = made.state_dict()
+            for name, old in self.state_dict().items():
+                (state[name] if state[name].shape == old.shape else state[name][: len(old)]).copy_(old)
+            made.added(before)
+        return made
+
+    def added(self, first: int) -> None:
+        """The items from code `first` on were added after training: make of their content what answers need."""
+
     # answering
 
     def prepare(self) -> None:

@@ -25,6 +25,15 @@ class IdSettings(Settings):
     """Standard deviation of a normal start."""
 
 
+class IdTables:
+    """Says that a system has the tables of `id_tables`; name it after the skeleton."""
+
+    users: nn.Parameter
+    """(U, D)"""
+    items: nn.Parameter
+    """(N, D)"""
+
+
 def id_tables(system: nn.Module, config: Any, sizes: Sizes, given: Given) -> None:
     """Give `system` the parameters `users` (U, D), rows of users without a training event at 0, and `items` (N, D)."""
     assert given.indptr is not None

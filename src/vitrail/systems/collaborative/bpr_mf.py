@@ -12,12 +12,12 @@ from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Given, Sizes, system
-from vitrail.systems.ids import IdSettings, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, id_tables
 from vitrail.systems.skeletons import TwoTower
 
 
 @system("bpr-mf", stage="retrieve", family="collaborative", paper="1205.2618", year=2009)
-class BPRMF(TwoTower):
+class BPRMF(TwoTower, IdTables):
     """Matrix factorisation trained to rank a user's items above others."""
 
     needs = Needs(given=("interactions",))

@@ -16,12 +16,12 @@ from vitrail.config import NonNegativeFloat, NonNegativeInt
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, fold, folding, id_graph, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables
 from vitrail.systems.skeletons import Graph
 
 
 @system("lightgcn", stage="retrieve", family="collaborative", paper="2002.02126", year=2020)
-class LightGCN(Graph):
+class LightGCN(Graph, IdTables):
     """User and item vectors smoothed over the interaction graph, without weights or non-linearities."""
 
     needs = Needs(given=("interactions",))

@@ -18,12 +18,12 @@ from vitrail.config import NonNegativeFloat, PositiveInt, Rate
 from vitrail.data.batches import Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, id_tables
 from vitrail.systems.skeletons import Graph
 
 
 @system("ngcf", stage="retrieve", family="collaborative", paper="1905.08108", year=2019)
-class NGCF(Graph):
+class NGCF(Graph, IdTables):
     """User and item vectors passed through weighted, non-linear layers over the interaction graph."""
 
     needs = Needs(given=("interactions",))

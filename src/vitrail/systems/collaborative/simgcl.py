@@ -16,12 +16,12 @@ from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
 from vitrail.systems.base import Can, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, fold, folding, id_graph, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables
 from vitrail.systems.skeletons import Graph
 
 
 @system("simgcl", stage="retrieve", family="collaborative", paper="2112.08679", year=2022)
-class SimGCL(Graph):
+class SimGCL(Graph, IdTables):
     """LightGCN without layer 0, and a contrastive loss between views whose layers are nudged by small noise."""
 
     needs = Needs(given=("interactions",))

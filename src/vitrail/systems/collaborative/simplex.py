@@ -16,13 +16,13 @@ from vitrail.config import NonNegativeFloat, PositiveInt, Rate, Share
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, id_tables
 from vitrail.systems.sampling import Loss
 from vitrail.systems.skeletons import TwoTower
 
 
 @system("simplex", stage="retrieve", family="collaborative", paper="2109.12613", year=2021)
-class SimpleX(TwoTower):
+class SimpleX(TwoTower, IdTables):
     """A user vector and the history's, fused, scored by cosine, with many negatives in the cosine contrastive loss."""
 
     needs = Needs(given=("interactions",))

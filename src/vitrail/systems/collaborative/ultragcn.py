@@ -21,7 +21,7 @@ from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
 from vitrail.systems.base import Given, Sizes, system
-from vitrail.systems.ids import IdSettings, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, id_tables
 from vitrail.systems.sampling import Loss
 from vitrail.systems.skeletons import TwoTower
 
@@ -55,7 +55,7 @@ def item_weights(X: sparse.csr_array, k: int, form: Form, block: int = 1024) -> 
 
 
 @system("ultragcn", stage="retrieve", family="collaborative", paper="2110.15114", year=2021)
-class UltraGCN(TwoTower):
+class UltraGCN(TwoTower, IdTables):
     """Matrix factorisation whose loss weighs pairs by degree and pulls users to the neighbours of their items."""
 
     needs = Needs(given=("interactions",))

@@ -19,12 +19,12 @@ from vitrail.data.batches import Pairs, Sets
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, TrainSettings, system
-from vitrail.systems.ids import IdSettings, fold, folding, id_graph, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables
 from vitrail.systems.skeletons import Factors
 
 
 @system("bm3", stage="retrieve", family="multimodal", paper="2207.05969", year=2023)
-class BM3(Factors):
+class BM3(Factors, IdTables):
     """Users, items and their content drawn to each other's dropped-out views, without negatives."""
 
     needs = Needs(given=("interactions",))
@@ -50,6 +50,7 @@ class BM3(Factors):
         cold: Literal["none", "content"] = "none"
         """What stands for an item without a training event: nothing, or what its content predicts (an extension)."""
 
+    met: Tensor
     adjacency: Tensor
     degrees: Tensor
 
@@ -72,12 +73,12 @@ class BM3(Factors):
         return PairBatcher(log, self.config.batch, 0, seed, rank, world)
 
     def _layers(self) -> list[Tensor]:
-        return layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[list-item]
+        return layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
 
     def nodes(self) -> tuple[Tensor, Tensor]:
         """(U, D), (N, D): the mean over layers, and for items their own vector once more."""
         mean = torch.stack(self._layers()).mean(0)
-        return mean[: self.sizes.users], mean[self.sizes.users :] + self.items  # type: ignore[operator]
+        return mean[: self.sizes.users], mean[self.sizes.users :] + self.items
 
     def target(self, vectors: Tensor) -> Tensor:
         """The view that is looked at and not moved: without gradient, dropped out."""
@@ -99,7 +100,7 @@ class BM3(Factors):
         seen = users.abs().sum(1, keepdim=True) > 0
         answers = self.predictor(items)
         if self.config.cold == "content":
-            answers = torch.where(self.met[:, None], answers, self.predicted() * answers[self.met].norm(dim=1).mean())  # type: ignore[index]
+            answers = torch.where(self.met[:, None], answers, self.predicted() * answers[self.met].norm(dim=1).mean())
         return self.predictor(users) * seen, answers
 
     def predicted(self) -> Tensor:

@@ -15,17 +15,16 @@ from vitrail.data.batches import Sets
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
-from vitrail.systems.base import Can, ContentSettings, Given, Sizes, System, system
+from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
+from vitrail.systems.skeletons import Table
 
 
 @system("content-knn", stage="retrieve", family="multimodal")
-class ContentKNN(System):
+class ContentKNN(Table):
     """Items whose text and pictures resemble the history, without training."""
 
     needs = Needs(given=("item_counts",))
     can: ClassVar[Can] = Can(new_users=True, cold_items=True)
-    trained: ClassVar[bool] = False
-    deterministic: ClassVar[bool] = True
     space: ClassVar[dict[str, Any]] = {"gamma": [0.8, 0.9, 0.95, 1.0], "history": [5, 10, 20, 50]}
 
     class Config(ContentSettings):
@@ -59,7 +58,7 @@ class ContentKNN(System):
             self.register_buffer(f"unit_{place}", F.normalize(values, dim=1) * mask[:, None], persistent=False)
             self.register_buffer(f"mask_{place}", mask, persistent=False)
 
-    def learn(self, log: Log) -> None:
+    def learn(self, interactions: Log) -> None:
         """Nothing: what it answers from is given."""
 
     def kind(self, place: int) -> tuple[Tensor, Tensor]:
@@ -112,9 +111,6 @@ class ContentKNN(System):
         found = torch.zeros(len(histories), dtype=torch.bool, device=has.device)
         found[rows[has[histories.items.to(has.device)]]] = True
         return found
-
-    def similarity(self, items: Tensor) -> Tensor:
-        return self.scores(Sets(torch.full_like(items, -1), torch.arange(len(items) + 1), items))
 
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:

@@ -20,12 +20,12 @@ from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, fold, folding, id_graph, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables
 from vitrail.systems.skeletons import Graph
 
 
 @system("freedom", stage="retrieve", family="multimodal", paper="2211.06924", year=2023)
-class FREEDOM(Graph):
+class FREEDOM(Graph, IdTables):
     """LightGCN on a thinned interaction graph, plus item vectors smoothed over a frozen graph of alike content."""
 
     needs = Needs(given=("interactions",))
@@ -68,7 +68,7 @@ class FREEDOM(Graph):
         id_graph(self, sizes, given)
         counts = torch.bincount(given.items, minlength=sizes.items)
         with torch.no_grad():
-            self.items[: sizes.items][counts == 0] = 0.0  # type: ignore[operator,index]
+            self.items[: sizes.items][counts == 0] = 0.0
         vectors, masks = given.content(config.vectors)
         self.content = Modalities(vectors, masks, config.dim, trained=config.features == "trained" and config.aux > 0)
         weights = (1.0,) if single else config.graph_weights
@@ -103,14 +103,15 @@ class FREEDOM(Graph):
 
     def _layers(self) -> list[Tensor]:
         A = self.thinned() if self.training and self.config.drop > 0 else self.adjacency
-        return layers(A, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[list-item]
+        return layers(A, torch.cat([self.users, self.items]), self.config.layers)
 
     def nodes(self) -> tuple[Tensor, Tensor]:
-        mean, alike = torch.stack(self._layers()).mean(0), self.items
+        mean = torch.stack(self._layers()).mean(0)
+        alike: Tensor = self.items
         for _ in range(self.config.item_layers):
             alike = self.graph(alike)
         users = self.sizes.users
-        return mean[:users], mean[users:] + (alike if self.config.item_layers else 0.0)  # type: ignore[operator]
+        return mean[:users], mean[users:] + (alike if self.config.item_layers else 0.0)
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
         """BPR of the user against projected content, over pairs of which both items have that kind."""
@@ -122,6 +123,9 @@ class FREEDOM(Graph):
             positive, negative = ((u * self.content(place, items)).sum(1) for items in (batch.items, negatives))
             total = total + mean_where(F.softplus(negative - positive), self.content.has(place, batch.items) & self.content.has(place, negatives))
         return self.config.aux * total
+
+    def added(self, first: int) -> None:
+        self.graph.add(first)
 
     def prepare(self) -> None:
         super().prepare()

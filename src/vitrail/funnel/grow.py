@@ -1,0 +1,65 @@
+"""Items added to a fitted system without training it again, where it answers with items that nobody has met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.errors import DataError, SettingError
+from vitrail.systems.base import Given, Sizes
+
+if TYPE_CHECKING:
+    from vitrail.funnel.recommender import Recommender
+
+
+def with_items(recommender: Recommender, items: pl.DataFrame, vectors: Mapping[str, npt.NDArray[np.floating]]) -> Recommender:
+    """A recommender whose catalogue ends with the rows of `items` (the column `item`, and attributes); codes of the old items stay.
+
+    vectors: name -> (n, D), the content of the new items in the order of their rows, by the encoder of the old ones; a row of zeros or of numbers
+    that are not finite is an item without that content, as are all where a name is left out. The old recommender is not changed. Raises
+    SettingError where the system cannot answer with items it never met, DataError where ids or widths do not fit.
+    """
+    from vitrail.funnel.recommender import Recommender
+
+    model = recommender.model
+    if not model.can.cold_items:
+        raise SettingError(f'System "{recommender.name}" knows items from training alone and cannot take new ones: fit again, or use one with can.cold_items.')
+    added = items.with_columns(pl.col("item").cast(pl.String)) if "item" in items.columns else items
+    if "item" not in added.columns or added["item"].is_duplicated().any() or (recommender.item_ids.encode(added["item"]) >= 0).any():
+        raise DataError("New items need a column `item` with ids that are not in the catalogue yet, each once.")
+    strangers = sorted(set(vectors) - set(model.sizes.vectors))
+    if strangers:
+        raise SettingError(f'System "{recommender.name}" reads no vectors "{strangers[0]}": it reads {", ".join(model.sizes.vectors)}.')
+    before, count = model.sizes.items, added.height
+    given = grown_given(recommender.given, before, count, {name: _checked(name, vectors[name], count, model.sizes.vectors[name]) for name in vectors})
+    grown = model.grown(Sizes(model.sizes.users, before + count, model.sizes.vectors), given)
+    known = [column for column in added.columns if column in recommender.items.columns]
+    catalogue = pl.concat([recommender.items, added.select(pl.col(c).cast(recommender.items[c].dtype) for c in known)], how="diagonal")
+    log = replace(recommender.known, n_items=before + count)
+    return Recommender(grown, given, log, F.pad(recommender.popularity, (0, count)), catalogue, recommender._users, recommender.info)
+
+
+def _checked(name: str, values: npt.NDArray[np.floating], count: int, width: int) -> Tensor:
+    if values.shape != (count, width):
+        raise DataError(f'Vectors "{name}" of the new items have the shape {values.shape}, and {(count, width)} is wanted: encode them as the old ones.')
+    return torch.from_numpy(np.array(values, dtype=np.float32))
+
+
+def grown_given(given: Given, before: int, count: int, fresh: Mapping[str, Tensor]) -> Given:
+    """What a system was given, with `count` more items that nobody has met."""
+    vectors, masks = {}, {}
+    for name, old in given.vectors.items():
+        rows = fresh.get(name, torch.zeros(count, old.shape[1]))
+        has = rows.isfinite().all(1) & (rows != 0).any(1)
+        vectors[name] = torch.cat([old, torch.where(has[:, None], rows, 0.0)])
+        masks[name] = torch.cat([given.masks[name], has])
+    counts = None if given.item_counts is None else F.pad(given.item_counts, (0, count))
+    return replace(given, item_counts=counts, vectors=vectors, masks=masks)
