@@ -30,13 +30,11 @@ from vitrail.evaluation.protocol import Protocol, protocol_for
 from vitrail.funnel.build import load_funnel
 from vitrail.funnel.funnel import Funnel
 from vitrail.funnel.rules import attribute_codes
-from vitrail.funnel.sources import Ask, rows_of
+from vitrail.funnel.sources import Ask, block_for, rows_of
 from vitrail.train.fit import recorded_split
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
-BLOCK = 256
-"""Queries asked at once."""
 
 
 class StageNumbers(Settings):
@@ -163,7 +161,8 @@ def _measure(
     moments = _moments(part, protocol.history_at_test == "everything before")
     chosen = np.arange(len(part)) if len(part) <= most else np.sort(np.random.default_rng(0).choice(len(part), most, replace=False))
     lists: dict[str, list[Int64]] = {}
-    seen, where = _sets(part.mask_indptr, part.mask_items), np.split(chosen, range(BLOCK, len(chosen), BLOCK))
+    block = block_for(len(funnel.item_ids))
+    seen, where = _sets(part.mask_indptr, part.mask_items), np.split(chosen, range(block, len(chosen), block))
     allowed = funnel._allowed(None)
     for rows in where:
         histories = rows_of(part.histories, rows)
