@@ -118,8 +118,9 @@ class SystemSource:
             keys = np.repeat(np.arange(len(ask)), seen.lengths.numpy()) * n + seen.items.numpy()
             gone = np.isin(np.arange(len(ask))[:, None] * n + head, keys)
             place = np.argsort(gone, axis=1, kind="stable")
-            head, values, gone = (np.take_along_axis(table, place, axis=1) for table in (head, values, gone))
-            head, values = np.where(gone, -1, head), np.where(gone, np.float32(REMOVED), values)
+            gone = np.take_along_axis(gone, place, axis=1)
+            head = np.where(gone, -1, np.take_along_axis(head, place, axis=1))
+            values = np.where(gone, np.float32(REMOVED), np.take_along_axis(values, place, axis=1))
         return Found(self.name, head[:, :k], values[:, :k])
 
     def _order(self, allowed: Tensor | None) -> tuple[Int64, npt.NDArray[np.float32]]:
