@@ -15,6 +15,7 @@ from vitrail.errors import ArtifactError, DataError, SettingError, VitrailError
 from vitrail.funnel.build import load_funnel, open_answerer, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.measure import evaluate_funnel
+from vitrail.testing import checkerboard
 from vitrail.train.fit import fit
 
 
@@ -168,6 +169,53 @@ def test_a_slate_may_tell_items_alike_by_content(shop, keys, tmp_path, monkeypat
     funnel = run_funnel(FunnelFile.of({**keys, "arrange": {"system": "mmr", "vectors": "text"}}), tmp_path / "out")
     np.testing.assert_allclose(np.linalg.norm(funnel.layout.vectors, axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(funnel.layout.vectors * np.linalg.norm(values, axis=1, keepdims=True), values, rtol=1e-4)
+
+
+def test_the_data_of_a_recipe_a_default_split_and_a_voice(tmp_path, monkeypatch, capsys):
+    """Data by name are ingested from VITRAIL_DATA; without a split the default of the data is taken; without times there is no moment of a query."""
+    monkeypatch.setenv("VITRAIL_DATA", str(tmp_path))
+    lines = [" ".join([f"u{u}", *(f"i{(u + 5 * step) % 12}" for step in range(7))]) for u in range(40)]
+    (tmp_path / "walks.txt").write_text("\n".join(lines) + "\n")
+    data = {"name": "walks", "ingest": {"files": ["walks.txt"], "flags": {"ordered": True}}}
+    file = FunnelFile.of({"funnel": "walks", "data": data, "retrieve": [{"system": "item-knn", "k": 3}, {"system": "last-item", "k": 3}]})
+    funnel = run_funnel(file, tmp_path / "out", quiet=False)
+    assert "ingested walks" in (said := capsys.readouterr().err) and "fitting last-item" in said
+    counted = []
+    evaluation = evaluate_funnel(funnel, data=Dataset(tmp_path / "out" / "data" / "walks"), requests=1, progress=counted.append)
+    assert list(evaluation.asked) == ["leave-last-out"] and sum(counted) == evaluation.asked["leave-last-out"].queries and evaluation.warnings
+    assert "category_entropy@10" not in evaluation.asked["leave-last-out"].stages[0].metrics  # there are no categories
+    assert funnel.known_events("u1") == set()
+    run_funnel(file, tmp_path / "out", data=tmp_path / "out" / "data" / "walks")
+    run_funnel(file, tmp_path / "out", data=Dataset(tmp_path / "out" / "data" / "walks"))
+
+
+def test_changed_data_and_splits_without_a_test(built, shop, tmp_path):
+    other = checkerboard(tmp_path / "board")
+    with pytest.raises(DataError, match="has changed since"):
+        evaluate_funnel(built[0], data=other)
+    keys = {"funnel": "all", "data": str(other.path), "split": "none", "retrieve": [{"system": "item-knn"}, {"system": "popular"}]}
+    with pytest.raises(DataError, match="no test part"):
+        evaluate_funnel(run_funnel(FunnelFile.of(keys), tmp_path / "all"))
+    fit("popular", other, split="temporal", out=tmp_path / "elsewhere", quiet=True)
+    with pytest.raises(DataError, match="different items or users"):
+        run_funnel(
+            FunnelFile.of({"funnel": "x", "retrieve": [{"run": str(built[1] / "out" / "retrieve" / "item-knn")}, {"run": str(tmp_path / "elsewhere")}]}),
+            tmp_path / "strangers",
+        )
+
+
+def test_an_index_is_opened_with_its_source(built, shop, tmp_path):
+    run = str(built[1] / "out" / "retrieve" / "item-knn")
+    with pytest.raises(VitrailError, match="index"):
+        run_funnel(FunnelFile.of({"funnel": "x", "retrieve": [{"run": run, "index": str(tmp_path)}]}), tmp_path / "indexed")
+
+
+def test_a_ranker_that_counts_is_told_of_the_time_between(built, shop, monkeypatch):
+    funnel = load_funnel(built[1] / "out", seed=0)
+    told = []
+    monkeypatch.setattr(funnel.ranking, "observe", told.append)
+    evaluate_funnel(funnel, data=str(shop.path), queries=20, requests=1)
+    assert len(told) == 1 and len(told[0]) == len(shop.log())
 
 
 def test_verbs(shop, keys, tmp_path):

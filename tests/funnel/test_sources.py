@@ -11,8 +11,8 @@ import torch
 
 from vitrail.data.batches import Sets
 from vitrail.errors import DataError, SettingError
-from vitrail.evaluation.ranking import tie_ranks
-from vitrail.funnel.sources import Ask, DateSource, IndexSource, SystemSource
+from vitrail.evaluation.ranking import tie_ranks, top_k
+from vitrail.funnel.sources import Ask, DateSource, IndexSource, SystemSource, block_for
 from vitrail.testing import SIDE, checkerboard
 from vitrail.train.fit import fit
 
@@ -53,6 +53,28 @@ def test_filters_are_part_of_the_search(knn):
 def test_items_without_evidence_are_no_candidates(knn):
     plain, above = (SystemSource("knn", knn, knn._ties, above=least).search(asked(knn, ["u1"], seen=None), SIDE) for least in (None, 0.0))
     assert (plain.codes >= 0).all() and (above.codes >= 0).sum() < SIDE and (above.scores[above.codes >= 0] > 0).all()
+
+
+@pytest.mark.parametrize("above", [None, 8.0])
+def test_one_order_for_everybody_is_the_search_of_each(data, knn, above):
+    """Against the plain way: scores of everybody, masked, and their top k."""
+    popular = fit("popular", data, split="leave-last-out", quiet=True).recommender
+    source = SystemSource("popular", popular, popular._ties, above=above)
+    allowed = torch.arange(SIDE) % 3 > 0
+    for ask in (asked(knn, ["u1", "nobody", "u3"]), asked(knn, ["u1", "u2"], allowed=allowed), asked(knn, ["u1"], seen=None), asked(knn, [])):
+        for k in (3, SIDE + 5):
+            scores = popular.score(ask.histories)[0].float()
+            scores = scores if above is None else scores.masked_fill(scores <= above, -torch.inf)
+            codes, values = top_k(ask.mask(scores).contiguous(), k, popular._ties)
+            found = source.search(ask, k)
+            width = found.codes.shape[1]
+            np.testing.assert_array_equal(found.codes, codes[:, :width].numpy())
+            np.testing.assert_array_equal(found.scores, values[:, :width].numpy())
+            assert (codes[:, width:] == -1).all()
+
+
+def test_a_large_catalogue_is_asked_in_smaller_blocks():
+    assert block_for(1000) == 256 and block_for(1_000_000) == 16 and block_for(10**9) == 1 and block_for(0) == 256
 
 
 def test_dates_of_the_catalogue_and_nothing_from_the_future():

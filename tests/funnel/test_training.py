@@ -10,6 +10,7 @@ from vitrail.data.dataset import Dataset
 from vitrail.data.log import Log
 from vitrail.data.splits import parse_split
 from vitrail.errors import DataError, SettingError
+from vitrail.files import read_json
 from vitrail.funnel.build import run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.sources import SystemSource
@@ -152,6 +153,9 @@ def test_the_whole_protocol_with_a_fake(shop, keys, fake, tmp_path, monkeypatch)
     assert data.log().times.max() < t2 and len(data.log()) < len(shop.log())
     table = pl.read_parquet(data.path / "impressions.parquet")
     assert "impressions.parquet" in data.info.files and table["timestamp"].dt.epoch("us").max() < t2
+    fixed = file.model_copy(update={"rank": file.rank.model_copy(update={"mix": 0.25})})
+    run_funnel(fixed, tmp_path / "fixed")
+    assert read_json(tmp_path / "fixed" / "funnel.json")["chosen"] == {"mix": 0.25}
     before = (data.path / "impressions.parquet").stat().st_mtime_ns
     run_funnel(file, tmp_path / "out")  # what is made is not made again
     assert (data.path / "impressions.parquet").stat().st_mtime_ns == before

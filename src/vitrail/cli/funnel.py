@@ -106,6 +106,8 @@ def _print(evaluation: FunnelEvaluation, json: bool) -> None:
         show.table(("step", "metric", "difference", "95 % interval", "p"), steps, right=["difference", "95 % interval", "p"])
     times = [(stage, f"{told['p50']:.2f}", f"{told['p99']:.2f}") for stage, told in evaluation.milliseconds.items()]
     show.table(("stage", "p50 ms", "p99 ms"), times, right=["p50 ms", "p99 ms"], title="One request at a time, on this machine:")
+    if evaluation.late:
+        show.warn(f"The ranker was late in {evaluation.late:.0%} of these requests, which got the retrieval order: raise budget_ms, or rank fewer.")
 
 
 @app.command("explain")

@@ -101,7 +101,7 @@ def _dataset(file: FunnelFile, folder: Path, data: str | Path | Dataset | None, 
         return prepare(file.data, data_root=data_home(), work=folder, say=say)
     run = next((source.run for source in file.retrieve if source.run is not None), None)
     if run is None:
-        raise SettingError(f'The funnel "{file.funnel}" has systems to fit and names no data: add data, the data-set folder, to the file.')
+        raise SettingError(f'The funnel "{file.funnel}" has systems to fit and names no data: add data, the data-set folder, to the file, or pass --data.')
     return Dataset(load(run).info["data"]["path"])
 
 

@@ -24,14 +24,12 @@ from vitrail.evaluation.ranking import REMOVED, top_k
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.fuse import Found, Fused, fuse
 from vitrail.funnel.recommender import SOURCES, Recommender, threads_for
-from vitrail.funnel.sources import Ask, Source
+from vitrail.funnel.sources import Ask, Source, block_for
 from vitrail.funnel.stages import Clock, Layout, Ranking, explore
 from vitrail.systems.policy import Policy
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-BLOCK = 256
-"""Requests answered at once by `recommend`."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +225,9 @@ class Funnel:
         """
         asked = self.ask(users, histories, include_seen, filter)
         rows: list[dict[str, Any]] = []
-        for start in range(0, len(asked), BLOCK):
-            stop = min(start + BLOCK, len(asked))
+        block = block_for(len(self.item_ids))
+        for start in range(0, len(asked), block):
+            stop = min(start + block, len(asked))
             seen = None if asked.seen is None else asked.seen.slice(start, stop)
             part = Ask(asked.histories.slice(start, stop), asked.allowed, seen)
             for at, answer in enumerate(self._rows(self.run(part, k), range(stop - start))):

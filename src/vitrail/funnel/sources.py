@@ -19,9 +19,18 @@ from vitrail.data.batches import Sets
 from vitrail.errors import DataError, SettingError, did_you_mean
 from vitrail.evaluation.ranking import REMOVED, top_k
 from vitrail.funnel.fuse import Found
-from vitrail.funnel.recommender import Recommender
+from vitrail.funnel.recommender import BLOCK, Recommender
 
 Int64 = npt.NDArray[np.int64]
+
+
+MOST = 256
+"""Requests asked at once."""
+
+
+def block_for(n_items: int) -> int:
+    """Requests whose scores over the whole catalogue are held at once."""
+    return max(1, min(MOST, BLOCK // (4 * max(n_items, 1))))
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,12 @@ class SystemSource:
         self.name, self.recommender, self.above = name, recommender, above
         self.personal = bool(recommender.model.can.personal)
         self._ties = ties
+        self._orders: dict[int, tuple[Tensor | None, Int64, npt.NDArray[np.float32]]] = {}
 
     def search(self, ask: Ask, k: int) -> Found:
         """Exact, ties by hash."""
+        if not self.personal:
+            return self._same_for_all(ask, k)
         scores, own = self.recommender.score(ask.histories)
         scores = scores.cpu()
         if self.personal and not bool(own.all()):
@@ -92,6 +104,37 @@ class SystemSource:
             scores = scores.masked_fill(scores <= self.above, REMOVED)
         codes, values = top_k(ask.mask(scores).contiguous(), min(k, scores.shape[1]), self._ties)
         return Found(self.name, codes.numpy(), values.numpy())
+
+
+    def _same_for_all(self, ask: Ask, k: int) -> Found:
+        """One order serves everybody: its head, less what each has seen."""
+        order, worth = self._order(ask.allowed)
+        seen = ask.seen if ask.seen is not None and len(ask.seen.items) else None
+        most = 0 if seen is None else int(seen.lengths.max())
+        head = np.broadcast_to(order[: k + most], (len(ask), min(k + most, len(order))))
+        values = np.broadcast_to(worth[: k + most], head.shape)
+        if seen is not None:
+            n = len(self.recommender.item_ids)
+            keys = np.repeat(np.arange(len(ask)), seen.lengths.numpy()) * n + seen.items.numpy()
+            gone = np.isin(np.arange(len(ask))[:, None] * n + head, keys)
+            place = np.argsort(gone, axis=1, kind="stable")
+            gone = np.take_along_axis(gone, place, axis=1)
+            head = np.where(gone, -1, np.take_along_axis(head, place, axis=1))
+            values = np.where(gone, np.float32(REMOVED), np.take_along_axis(values, place, axis=1))
+        return Found(self.name, head[:, :k], values[:, :k])
+
+    def _order(self, allowed: Tensor | None) -> tuple[Int64, npt.NDArray[np.float32]]:
+        """The items that may be shown, best first, and their scores; kept for the filters asked lately."""
+        known = self._orders.get(id(allowed))
+        if known is None or known[0] is not allowed:
+            nobody = Sets(torch.tensor([-1]), torch.tensor([0, 0]), torch.empty(0, dtype=torch.int64))
+            scores = Ask(nobody, allowed).mask(self.recommender.score(nobody)[0].cpu().float())[0].numpy()
+            order = np.lexsort([self._ties.numpy(), -scores])
+            order = order[(scores[order] > (REMOVED if self.above is None else self.above))]
+            if len(self._orders) >= 64:
+                self._orders.clear()
+            known = self._orders[id(allowed)] = (allowed, order, scores[order])
+        return known[1], known[2]
 
 
 class IndexSource:

@@ -28,13 +28,11 @@ from vitrail.errors import DataError, SettingError
 from vitrail.files import atomic_folder, fingerprint, read_json, sha256, write_json
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.fuse import Fused, fuse
-from vitrail.funnel.sources import Ask, Source
+from vitrail.funnel.sources import Ask, Source, block_for
 from vitrail.funnel.stages import mixed, signals
 from vitrail.systems import registry
 
 Int64 = npt.NDArray[np.int64]
-BLOCK = 256
-"""Requests asked at once."""
 NEWEST = 0.2
 """Share of the ranker's requests on which it is selected: the newest."""
 MIXES = (0.0, 0.25, 0.5, 0.75)
@@ -138,8 +136,9 @@ def _asked(
     weights, widths = [told.weight for told in file.retrieve], [told.k for told in file.retrieve]
     ends = log.indptr[1:] - np.bincount(users[log.times >= t2], minlength=log.n_users)  # where the events of a user before t2 end
     horizon = file.rank.horizon if file.rank is not None else None
-    for start in range(0, len(requests), BLOCK):
-        places = requests[start : start + BLOCK]
+    block = block_for(log.n_items)
+    for start in range(0, len(requests), block):
+        places = requests[start : start + block]
         owner = users[places]
         histories = log.spans(owner, log.indptr[owner], places)
         now = np.asarray(log.times[places])
