@@ -78,7 +78,8 @@ def running(store: str, run: str | None = None, workers: int = 1) -> Iterator[tu
 
 
 def wait_until_ready(port: int) -> None:
-    for _ in range(600):
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             connection.request("GET", "/ready")
