@@ -78,7 +78,8 @@ def running(store: str, run: str | None = None, workers: int = 1) -> Iterator[tu
 
 
 def wait_until_ready(port: int) -> None:
-    for _ in range(600):
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             connection.request("GET", "/ready")
@@ -320,7 +321,7 @@ def check_events(client: TestClient, body: Any) -> None:
         assert answer.json()["new"] + answer.json()["known"] == len(answer.json()["event_ids"])
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=BODY)
 def test_fuzzed_events_are_kept_or_refused_in_a_sentence(client: TestClient, body: Any) -> None:
     check_events(client, body)
@@ -356,8 +357,8 @@ def fuzz(client: TestClient, examples: int) -> tuple[int, set[int]]:
 
 
 def test_generated_requests_never_fail_it(client: TestClient) -> None:
-    count, statuses = fuzz(client, 200)
-    assert count >= 100
+    count, statuses = fuzz(client, 130)
+    assert count >= 70
     assert {200, 422} <= statuses
 
 

@@ -79,6 +79,8 @@ class Question:
     context: Mapping[str, Any] | None = None
     explain: bool = False
     budget_ms: float | None = None
+    trouble: str | None = None
+    """Why the history lacks the user's newest events, where it does."""
 
 
 class Asker:

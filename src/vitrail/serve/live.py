@@ -136,9 +136,9 @@ class Live:
     async def recommend(self, question: Question, request: str) -> dict[str, Any]:
         """{user, request_id, variant, fallback, degraded, items, propensities}, logged."""
         version = self.models.pick(question.user if question.user is not None else request)
-        asked, trouble = await self._with_history(question, version)
+        asked = await self._with_history(question, version)
         found = await self._answer(version, asked)
-        found["degraded"] = found["degraded"] or trouble
+        found["degraded"] = found["degraded"] or asked.trouble
         answer = {"user": question.user, "request_id": request, "variant": version.name, **{key: found[key] for key in ANSWER}}
         items = [row["item"] for row in found["items"]]
         if self.writer is not None:
@@ -148,27 +148,27 @@ class Live:
             self._listen(self.models.shadow, asked, items)
         return answer
 
-    async def _with_history(self, question: Question, version: Version) -> tuple[Question, str | None]:
-        """The question with the user's events since the artifact was made, before a history of the request; and why they could not be read."""
+    async def _with_history(self, question: Question, version: Version) -> Question:
+        """The question with the user's events since the artifact was made, before a history of the request."""
         store, user = self.store, question.user
         if store is None or not user:
-            return question, None
+            return question
         if time.monotonic() < self._away_until:
-            return question, AWAY
+            return replace(question, trouble=AWAY)
         try:
             stored = await self.aside(lambda: store.history(user, self.max_history))
         except ResourceError as error:
             # a store that is away must not take the answers with it, nor make each of them wait for it
             self._away_until = time.monotonic() + SECONDS_AWAY
             logger.error("histories cannot be read", extra={"facts": {"reason": str(error)}})
-            return question, AWAY
+            return replace(question, trouble=AWAY)
         if self.history_kinds:
             stored = [event for event in stored if event.kind in self.history_kinds]
         if stored and isinstance(version.asker.answerer, Remembers) and (known := version.asker.answerer.known_events(user)):
             stored = [event for event in stored if (event.item, event.timestamp) not in known]
         if not stored:
-            return question, None
-        return replace(question, history=[event.item for event in stored] + (question.history or [])), None
+            return question
+        return replace(question, history=[event.item for event in stored] + (question.history or []))
 
     async def _answer(self, version: Version, question: Question) -> dict[str, Any]:
         if self.budget_ms is None:

@@ -31,6 +31,10 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS_TO_FINISH = 10
 """After a stop is asked, requests under way get this long."""
 
+SECONDS_TO_START = 60
+"""A worker that does not speak for so long is replaced. Importing and loading can keep it silent for longer than the usual 5 s on a busy machine,
+and one that is killed for it would start over for ever."""
+
 
 class ServeSettings(Settings):
     """What a worker process needs to know; it crosses to it in an environment variable, tokens in VITRAIL_TOKEN and VITRAIL_TOKENS."""
@@ -120,6 +124,7 @@ def serve(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
+        timeout_worker_healthcheck=SECONDS_TO_START,
     )
     shown = f"[{host}]" if ":" in host else host
     kept = "nothing is kept" if settings.store == "none" else f"events in {shown_url(settings.store)}"

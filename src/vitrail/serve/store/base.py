@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from vitrail.errors import DataError, ResourceError, SettingError, did_you_mean
 
@@ -25,9 +25,8 @@ class StoreAway(ResourceError):
     """The store cannot be reached or does not answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something a user did with an item."""
+class Event(NamedTuple):
+    """Something a user did with an item. A tuple, because a history makes many of them for one answer."""
 
     id: str
     user: str
@@ -41,8 +40,7 @@ class Event:
     """JSON object"""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """An answer that was given."""
 
     request: str
