@@ -47,6 +47,8 @@ def test_description_is_one_line_naming_what_moves_numbers():
 
 
 def test_a_named_protocol_is_put_on_another_split():
+    for base in PROTOCOLS.values():
+        assert parse_protocol(base.name, parse_split(base.split).name) is base
     mmrec = parse_protocol("mmrec", "predefined")
     assert (mmrec.name, mmrec.split, mmrec.mask, mmrec.history_at_test) == ("mmrec", "predefined", "train", "train")
     told = parse_protocol("predefined:mask=none,ndcg=ngcf", "predefined")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from vitrail.config import Settings, parse_assignments
-from vitrail.data.splits import ALIASES
+from vitrail.data.splits import ALIASES, parse_split
 from vitrail.errors import SettingError, unknown
 from vitrail.files import fingerprint
 
@@ -132,6 +132,8 @@ def parse_protocol(text: str, split: str) -> Protocol:
             raise unknown("choice of a protocol", key, CHOICES)
     if (base.candidates == "cold") != (split == "cold-items"):
         raise SettingError(f'The protocol "{base.name}" does not go with the split "{split}": only cold-items ranks cold items alone.')
+    if not told and parse_split(base.split).name == split:
+        return base
     full = base.name + (":" + ",".join(f"{key}={told[key]}" for key in sorted(told)) if told else "")
     return Protocol.of({**base.model_dump(), **told, "name": full, "split": split}, where=f'protocol "{text}"')
 

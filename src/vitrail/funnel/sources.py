@@ -92,6 +92,7 @@ class SystemSource:
         self._ties = ties
         self._orders: dict[int, tuple[Tensor | None, Int64, npt.NDArray[np.float32]]] = {}
 
+    @torch.inference_mode()
     def search(self, ask: Ask, k: int) -> Found:
         """Exact, ties by hash."""
         if not self.personal:
@@ -104,7 +105,6 @@ class SystemSource:
             scores = scores.masked_fill(scores <= self.above, REMOVED)
         codes, values = top_k(ask.mask(scores).contiguous(), min(k, scores.shape[1]), self._ties)
         return Found(self.name, codes.numpy(), values.numpy())
-
 
     def _same_for_all(self, ask: Ask, k: int) -> Found:
         """One order serves everybody: its head, less what each has seen."""

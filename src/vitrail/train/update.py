@@ -124,7 +124,9 @@ def update(
     info, trained = old.info, old.model.trained
     settings = dict(info["config"])
     shorter = settings | ({"epochs": epochs} if epochs is not None and trained else {})
-    asked: dict[str, Any] = {"split": recorded_split(info["split"]), "seed": info["seed"], "refit": bool(info["protocol"].get("refit"))}
+    asked: dict[str, Any] = {
+        "split": recorded_split(info["split"]), "protocol": info["protocol"]["name"], "seed": info["seed"], "refit": bool(info["protocol"].get("refit")),
+    }  # fmt: skip
     name = info["system"]
     start = warm(old, dataset) if trained else None
     new = fit(name, dataset, out=out, overwrite=overwrite, settings=shorter, device=device, quiet=quiet, start=start, **asked)
