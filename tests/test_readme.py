@@ -26,7 +26,10 @@ from vitrail.systems import registry
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(?:<!-- (run|file): (\S+) -->\n)?```(bash|python|toml|text|yaml|json)\n(.*?)```", re.DOTALL)
-PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/data.md", "docs/protocol.md", "docs/service.md")]
+TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = [*(ROOT / name for name in (*TOP, "benchmarks/README.md")), *sorted((ROOT / "docs").glob("*.md"))]
+RUN = [ROOT / name for name in (*TOP, "docs/data.md", "docs/protocol.md")]
+"""Of these every command is run."""
 
 
 def blocks(page: Path, mark: str) -> list[tuple[str, str]]:
@@ -59,13 +62,17 @@ def walked(tmp_path_factory):
     place = tmp_path_factory.mktemp("walk")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        for kind, name, _, text in BLOCK.findall(README.read_text(encoding="utf-8")):
+            if kind == "file":
+                (place / name).write_text(text, encoding="utf-8")
         told = "\n".join(run_block(language, text, place) for language, text in blocks(README, "simulated"))
     return place, told
 
 
 def test_the_walk_on_simulated_data_works(walked):
     place, told = walked
-    for made in ("shop/rejects.parquet", "shop-plots", "runs/sasrec/artifact/manifest.json", "sasrec.html", "recs.parquet", "model/manifest.json"):
+    made_by_fit = ("runs/sasrec/artifact/manifest.json", "runs/window/funnel.json", "model/manifest.json")
+    for made in ("shop/rejects.parquet", "shop-plots", "sasrec.html", "recs.parquet", *made_by_fit):
         assert (place / made).exists(), f"the walk did not make {made}"
     assert "95 % interval" in told and "popularity:tail" in told and '"fallback": null' in told
     assert "For user u001, by sasrec" in told and "8,000 recommendations for 800 users" in told
@@ -132,7 +139,7 @@ def test_the_walk_on_real_data_works(tmp_path, monkeypatch):
 
 def test_every_block_is_run_or_said_not_to_be():
     known = {("run", name) for name in ("setup", "simulated", "serve", "ask", "data", "plugin")} | {("file", "my.py")}
-    for page in PAGES:
+    for page in RUN:
         for kind, name, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
             assert language not in ("bash", "python") or (kind, name) in known, f"{page.name}: nothing runs {text[:80]!r}"
 

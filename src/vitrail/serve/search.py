@@ -56,7 +56,7 @@ class ContentSearch:
         return pl.DataFrame({"item": ids.decode_series(codes[0].numpy()), "rank": rank, "score": values[0].numpy()})
 
     def _open(self, kind: str) -> tuple[Any, Any, Any, Any] | None:
-        """Encoder, item ids, unit vectors (N, D) and mask (N,); none where the model's data have none, or have none any more."""
+        """Encoder, item ids, unit vectors (N, D) and mask (N,); none where the model's data have none, have none any more, or have them from elsewhere."""
         path = (self.answerer.info.get("data") or {}).get("path")
         if path is None or not Path(path).is_dir():
             return None
@@ -73,6 +73,8 @@ class ContentSearch:
         except (ImportError, VitrailError):
             return None
         info: Any = found.info
+        if not info.columns:  # brought by the user: nothing here could encode a question
+            return None
         encoder: Any
         if kind == "text":
             options = TextSettings.of(info.settings, where=f"the settings of the text vectors of {path}")

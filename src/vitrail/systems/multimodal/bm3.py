@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.graph import layers
+from vitrail.blocks.graph import layers, mean_of_layers
 from vitrail.blocks.modality import Modalities, mean_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
 from vitrail.data.batchers import Batcher, PairBatcher
@@ -72,12 +72,9 @@ class BM3(Factors, IdTables):
     def batcher(self, log: Log, seed: int, rank: int, world: int) -> Batcher:
         return PairBatcher(log, self.config.batch, 0, seed, rank, world)
 
-    def _layers(self) -> list[Tensor]:
-        return layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
-
     def nodes(self) -> tuple[Tensor, Tensor]:
         """(U, D), (N, D): the mean over layers, and for items their own vector once more."""
-        mean = torch.stack(self._layers()).mean(0)
+        mean = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
         return mean[: self.sizes.users], mean[self.sizes.users :] + self.items
 
     def target(self, vectors: Tensor) -> Tensor:
@@ -110,7 +107,7 @@ class BM3(Factors, IdTables):
 
     def prepare(self) -> None:
         super().prepare()
-        passes = self._layers()
+        passes = layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
         self._folding = folding(passes[:-1] or passes, self.sizes.users, self.degrees, self.config.layers + 1)
 
     def fold_in(self, histories: Sets) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.blocks.graph import bipartite_adjacency, layers
+from vitrail.blocks.graph import bipartite_adjacency, layers, mean_of_layers
 from vitrail.blocks.item_graph import Edges, ItemGraph
 from vitrail.blocks.modality import Modalities, mean_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
@@ -30,7 +30,7 @@ class FREEDOM(Graph, IdTables):
 
     needs = Needs(given=("interactions",))
     can: ClassVar[Can] = Can(new_users=True, cold_items=True)
-    space: ClassVar[dict[str, Any]] = {"drop": [0.8, 0.9], "aux": [0.0, 1e-5, 1e-4, 1e-3], "neighbours": None, "dropout": None}
+    space: ClassVar[dict[str, Any]] = {"drop": [0.8, 0.9], "aux": [0.0, 1e-5, 1e-4, 1e-3], "neighbours": None}
     toy: ClassVar[dict[str, Any]] = {"drop": 0.2, "epochs": 20}
 
     class Config(Graph.Config, IdSettings, ContentSettings):
@@ -101,13 +101,9 @@ class FREEDOM(Graph, IdTables):
             self._thinned = bipartite_adjacency(indptr, items, self.sizes.items).to(self.kept.device)
         return self._thinned
 
-    def _layers(self) -> list[Tensor]:
-        A = self.thinned() if self.training and self.config.drop > 0 else self.adjacency
-        return layers(A, torch.cat([self.users, self.items]), self.config.layers)
-
     def nodes(self) -> tuple[Tensor, Tensor]:
-        mean = torch.stack(self._layers()).mean(0)
-        alike: Tensor = self.items
+        A = self.thinned() if self.training and self.config.drop > 0 else self.adjacency
+        mean, alike = mean_of_layers(A, torch.cat([self.users, self.items]), self.config.layers), self.items
         for _ in range(self.config.item_layers):
             alike = self.graph(alike)
         users = self.sizes.users
@@ -129,7 +125,7 @@ class FREEDOM(Graph, IdTables):
 
     def prepare(self) -> None:
         super().prepare()
-        passes = self._layers()
+        passes = layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
         self._folding = folding(passes[:-1] or passes, self.sizes.users, self.degrees, self.config.layers + 1)
 
     def fold_in(self, histories: Sets) -> Tensor:
