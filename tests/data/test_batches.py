@@ -57,3 +57,10 @@ def test_to_moves_every_tensor_and_keeps_none() -> None:
     assert {t.device.type for t in (moved.users, moved.indptr, moved.items, moved.times, moved.weights)} == {"meta"}
     pairs = Pairs(torch.zeros(2), torch.zeros(2), torch.zeros(2, 1)).to(torch.device("cpu"))
     assert pairs.weights is None and isinstance(pairs, Pairs)
+
+
+def test_queries_are_taken_by_row():
+    sets = Sets(torch.tensor([4, 5, 6]), torch.tensor([0, 2, 2, 5]), torch.arange(5), weights=torch.arange(5.0))
+    taken = sets.take(torch.tensor([2, 1, 2]))
+    assert taken.users.tolist() == [6, 5, 6] and taken.indptr.tolist() == [0, 3, 3, 6]
+    assert taken.items.tolist() == [2, 3, 4, 2, 3, 4] == taken.weights.int().tolist() and taken.times is None

@@ -37,7 +37,7 @@ def test_auto_scores_all_of_a_small_catalogue_and_chooses_for_a_large_one(cloud,
     monkeypatch.setattr(build, "SMALL", 100)
     monkeypatch.setattr(build.Asked, "exact_seconds", property(lambda self: 1.0, lambda self, value: None), raising=False)
     assert build_index(ids_of(3000), X).kind == "ivf", "ten times as fast as all: nothing else is tried"
-    monkeypatch.setattr("vitrail.train.fit.free_memory", lambda: 1000)
+    monkeypatch.setattr("vitrail.resources.free_memory", lambda: 1000)
     assert build_index(ids_of(3000), X).kind == "ivf-sq8"
     monkeypatch.setattr(build.Asked, "exact_seconds", property(lambda self: 0.0, lambda self, value: None), raising=False)
     said.clear()

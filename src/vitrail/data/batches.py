@@ -71,6 +71,14 @@ class Sets(Batch):
             None if self.weights is None else self.weights[a:b],
         )
 
+    def take(self, rows: Tensor) -> Sets:
+        """The queries `rows` (R,) int64 as a batch of their own."""
+        lengths = self.lengths[rows]
+        indptr = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+        where = torch.repeat_interleave(self.indptr[rows] - indptr[:-1], lengths) + torch.arange(int(indptr[-1]), device=self.items.device)
+        times, weights = (None if table is None else table[where] for table in (self.times, self.weights))
+        return Sets(self.users[rows], indptr, self.items[where], times, weights)
+
     def last(self, length: int) -> Sequences:
         """The newest `length` events of each query, left-aligned: `items` (B, T), T = the longest kept (at least 1)."""
         lengths = self.lengths.clamp(max=length)

@@ -46,6 +46,10 @@ class Histories:
         """Queries [start, stop) as a batch."""
         return self._log.histories(self.users[start:stop].numpy())
 
+    def take(self, rows: Tensor) -> Sets:
+        """The queries `rows` (R,) int64 as a batch."""
+        return self._log.histories(self.users[rows].numpy())
+
 
 def histories_of(log: Log, users: Int64) -> Sets | Histories:
     """The histories of `users` (Q,) in `log`, held where they are few."""

@@ -30,7 +30,7 @@ from vitrail.evaluation.protocol import Protocol, protocol_for
 from vitrail.funnel.build import load_funnel
 from vitrail.funnel.funnel import Funnel
 from vitrail.funnel.rules import attribute_codes
-from vitrail.funnel.sources import Ask, block_for, rows_of
+from vitrail.funnel.sources import Ask, block_for
 from vitrail.train.fit import recorded_split
 
 Int64 = npt.NDArray[np.int64]
@@ -144,7 +144,7 @@ def evaluate_funnel(
     return evaluation.model_copy(update={"warnings": [*evaluation.warnings, note]}) if note else evaluation
 
 
-def _sets(indptr: Int64, items: Int64) -> Sets:
+def _sets(indptr: npt.NDArray[np.integer], items: npt.NDArray[np.integer]) -> Sets:
     return Sets(torch.full((len(indptr) - 1,), -1), torch.from_numpy(np.array(indptr)), torch.from_numpy(np.array(items, dtype=np.int64)))
 
 
@@ -165,8 +165,9 @@ def _measure(
     seen, where = _sets(part.mask_indptr, part.mask_items), np.split(chosen, range(block, len(chosen), block))
     allowed = funnel._allowed(None)
     for rows in where:
-        histories = rows_of(part.histories, rows)
-        ask = Ask(histories, allowed, rows_of(seen, rows), None if moments is None else moments[rows])
+        chosen_rows = torch.from_numpy(rows)
+        histories = part.histories.take(chosen_rows)
+        ask = Ask(histories, allowed, seen.take(chosen_rows), None if moments is None else moments[rows])
         trace = funnel.run(ask, k, explores=False)
         for one in trace.found:
             lists.setdefault(f"retrieve {one.name}", []).append(one.codes)

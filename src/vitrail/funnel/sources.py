@@ -60,16 +60,6 @@ class Ask:
         return scores
 
 
-def rows_of(sets: Sets, rows: Int64) -> Sets:
-    """The queries `rows` of ragged histories."""
-    indptr = sets.indptr.numpy()
-    lengths = indptr[rows + 1] - indptr[rows]
-    out = np.concatenate([[0], np.cumsum(lengths)])
-    where = torch.from_numpy(np.repeat(indptr[rows] - out[:-1], lengths) + np.arange(out[-1]))
-    times, weights = (None if table is None else table[where] for table in (sets.times, sets.weights))
-    return Sets(sets.users[torch.from_numpy(rows)], torch.from_numpy(out), sets.items[where], times, weights)
-
-
 class Source(Protocol):
     """Gives candidates."""
 
@@ -165,8 +155,8 @@ class IndexSource:
         own = np.flatnonzero(model.answerable(ask.histories).cpu().numpy())
         if not len(own):
             return Found(self.name, codes, scores)
-        asked = rows_of(ask.histories, own)
-        seen = None if ask.seen is None else rows_of(ask.seen, own)
+        asked = ask.histories.take(torch.from_numpy(own))
+        seen = None if ask.seen is None else ask.seen.take(torch.from_numpy(own))
         more = 0 if seen is None else int(seen.lengths.max())
         hits = self.index.search(model.query_vectors(asked).cpu().numpy(), k + more, None if ask.allowed is None else self._filter(ask.allowed))
         found = ids.encode(hits.ids.ravel().tolist()).reshape(hits.ids.shape)

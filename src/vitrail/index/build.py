@@ -83,7 +83,7 @@ def build_index(
 
 def _lists_that_fit(index: ExactIndex) -> str:
     """Inverted lists of the vectors themselves, or of a byte a number where those would take half the memory that is free."""
-    from vitrail.train.fit import free_memory
+    from vitrail.resources import free_memory
 
     return "ivf-sq8" if 4 * len(index) * index.dim > free_memory() / 2 else "ivf"
 
