@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
@@ -63,14 +63,24 @@ def _sentence(cls: type[BaseModel], error: ValidationError, where: str) -> str:
 
 
 def _known(cls: type[BaseModel], loc: tuple[int | str, ...]) -> Iterable[str]:
-    """The keys known at the place `loc` of nested settings."""
+    """The keys known at the place `loc` of nested settings, through lists, mappings and alternatives."""
     for part in loc[:-1]:
-        field = cls.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return ()
+        if isinstance(part, int):
+            continue
+        field = cls.model_fields.get(part)
+        inner = None if field is None else next(_records(field.annotation), None)
+        if inner is None:
+            return () if field is not None else cls.model_fields
         cls = inner
     return cls.model_fields
+
+
+def _records(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The records that an annotation names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _records(part)
 
 
 def parse_assignments(pairs: Iterable[str]) -> dict[str, Any]:

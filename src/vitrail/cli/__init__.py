@@ -97,7 +97,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, data, house, lab, learn
+    from vitrail.cli import answer, data, funnel, house, lab, learn, policy
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
@@ -112,6 +112,8 @@ def _assemble() -> None:
         ("doctor", house.doctor),
     ]
     app.add_typer(data.app, name="data")
+    app.add_typer(funnel.app, name="funnel")
+    app.add_typer(policy.app, name="policy")
     for name, verb in verbs:
         app.command(name)(verb)
 

@@ -39,13 +39,14 @@ def systems(
 
     load_plugins(system)
     if name is not None:
-        card, fields = registry.card(name), registry.find(name).Config.model_fields
+        card, config = registry.part(name)
+        fields = config.model_fields
         if json:
             show.emit({**_card_json(card), "settings": {key: _setting(field) for key, field in fields.items()}})
         else:
             _explain(card, fields)
         return
-    cards = [registry.card(known) for known in registry.names()]
+    cards = registry.cards()
     if json:
         show.emit([_card_json(card) for card in cards])
         return
@@ -61,7 +62,7 @@ def _card_json(card: Card) -> dict[str, Any]:
 
 def _needs(card: Card) -> str:
     needs = card.needs
-    words = ["items of users"] if needs.order is None else ["ordered events"]
+    words = [] if not needs.history else ["items of users"] if needs.order is None else ["ordered events"]
     if needs.timestamp:
         words.append("clock times")
     words += [f"{name} vectors" for name in needs.vectors]
@@ -76,12 +77,15 @@ def _can(card: Card) -> str:
 def _explain(card: Card, fields: dict[str, FieldInfo]) -> None:
     show.line(f"{card.name}: {card.summary}")
     paper = f"{card.paper} ({card.year})" if card.paper else card.year and str(card.year)
-    show.facts({"stage": card.stage, "family": card.family, "needs": _needs(card), "can": _can(card), "paper": paper, "status": card.status})
+    show.facts({"stage": card.stage, "family": card.family, "needs": _needs(card) or None, "can": _can(card), "paper": paper, "status": card.status})
     rows = []
     for key, field in fields.items():
         facts = _setting(field)
         rows.append((key, facts["type"], "" if facts["default"] is None else str(facts["default"]), facts["bounds"], facts["meaning"]))
     show.table(("setting", "type", "default", "bounds", "meaning"), rows)
+    if card.stage in ("arrange", "explore"):
+        show.line(f"It stands in a funnel file, as in: {card.stage}: {{{'system' if card.stage == 'arrange' else 'policy'}: {card.name}}}")
+        return
     show.line(f"Set them with --set, as in: vitrail fit {card.name} --data D --out RUN" + (f" --set {rows[0][0]}={rows[0][2]}" if rows else ""))
 
 

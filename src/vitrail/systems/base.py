@@ -21,7 +21,7 @@ from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
 
-Stage = Literal["retrieve", "rank", "arrange"]
+Stage = Literal["retrieve", "rank", "arrange", "explore"]
 Status = Literal["measured", "draft"]
 
 

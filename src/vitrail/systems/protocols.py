@@ -6,7 +6,6 @@ Letters: B batch, N items, K interests, L code length, V code-book size, D width
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -117,22 +116,4 @@ class Probe(Protocol):
 
     def read(self, activations: Tensor) -> Tensor:
         """activations (B, D) -> features (B, V)"""
-        ...
-
-
-@runtime_checkable
-class Slate(Protocol):
-    """Orders candidates as one page."""
-
-    def arrange(self, items: Int64, scores: Float32, vectors: Float32, k: int) -> Int64:
-        """items (N,), scores (N,), vectors (N, D) -> k positions into items"""
-        ...
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """Chooses under uncertainty and says with what chance."""
-
-    def act(self, context: Float32, items: Sequence[str], k: int, rng: np.random.Generator) -> tuple[list[str], Float32]:
-        """context (D,) -> k items and their propensities (k,)"""
         ...

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import vitrail.systems as package
+from vitrail.config import Settings
 from vitrail.errors import SettingError, unknown
 from vitrail.files import fingerprint
 from vitrail.systems.base import _REGISTRY, Card, System
@@ -20,7 +21,8 @@ ENTRY_POINTS = "vitrail.systems"
 
 
 @cache
-def _discover() -> None:
+def discover() -> None:
+    """Import every module that registers something: the families of the package, then the plug-ins."""
     for family in pkgutil.iter_modules(package.__path__):
         if family.ispkg:
             folder = importlib.import_module(f"{package.__name__}.{family.name}")
@@ -60,13 +62,13 @@ def load_file(path: str | Path) -> list[str]:
 
 def names() -> list[str]:
     """Names of all systems, sorted."""
-    _discover()
+    discover()
     return sorted(_REGISTRY)
 
 
 def find(name: str) -> type[System]:
     """The class of a system. Raises SettingError with a suggestion."""
-    _discover()
+    discover()
     if name not in _REGISTRY:
         raise unknown("system", name, _REGISTRY)
     return _REGISTRY[name]
@@ -75,3 +77,25 @@ def find(name: str) -> type[System]:
 def card(name: str) -> Card:
     """The card of a system. Raises SettingError with a suggestion."""
     return find(name).card
+
+
+def cards() -> list[Card]:
+    """The cards of everything that can stand in a funnel: systems, slates and policies, by name."""
+    discover()
+    from vitrail.systems.policy import _POLICIES
+    from vitrail.systems.slate import _SLATES
+
+    known = {**_REGISTRY, **_SLATES, **_POLICIES}
+    return [known[name].card for name in sorted(known)]
+
+
+def part(name: str) -> tuple[Card, type[Settings]]:
+    """Card and settings of a system, slate or policy. Raises SettingError with a suggestion."""
+    discover()
+    from vitrail.systems.policy import _POLICIES
+    from vitrail.systems.slate import _SLATES
+
+    known = {**_REGISTRY, **_SLATES, **_POLICIES}
+    if name not in known:
+        raise unknown("system", name, known)
+    return known[name].card, known[name].Config
