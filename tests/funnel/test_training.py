@@ -1,0 +1,170 @@
+"""The ranker's training data: from the past only, as retrieval finds candidates."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import vitrail.train.fit as fitting
+from vitrail.data.dataset import Dataset
+from vitrail.data.log import Log
+from vitrail.data.splits import parse_split
+from vitrail.errors import DataError, SettingError
+from vitrail.funnel.build import run_funnel
+from vitrail.funnel.file import FunnelFile
+from vitrail.funnel.sources import SystemSource
+from vitrail.funnel.training import MIXES, _requests, best_mix, impressions, moments
+from vitrail.systems import base, registry
+
+
+class FakeRanker(torch.nn.Module):
+    """Orders candidates by how retrieval did; a stand-in under the names of a ranker."""
+
+    fitted_on = None
+
+    class Config(base.Settings):
+        """None."""
+
+    def score(self, histories, candidates, now=None, context=None):
+        return torch.from_numpy(np.nan_to_num(context["retrieval score"].fill_null(0.0).to_numpy()).reshape(candidates.shape)).float()
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """`fake-ranker` in the registry, fitted by keeping the data it was given."""
+    monkeypatch.setitem(base._REGISTRY, "fake-ranker", FakeRanker)
+    real = fitting.fit
+
+    def fit(system, data, **more):
+        if system != "fake-ranker":
+            return real(system, data, **more)
+        FakeRanker.fitted_on = data
+        assert more["split"] == "shown"
+        model = FakeRanker()
+        return type("Result", (), {"recommender": type("R", (), {"model": model})()})()
+
+    monkeypatch.setattr(fitting, "fit", fit)
+
+
+def test_three_moments_with_as_much_between():
+    log = Log(np.array([0, 100]), np.zeros(100, dtype=np.int32), 1, np.arange(100) * 1000)
+    assert moments(log, parse_split("temporal:valid=0.2,test=0.1")) == (50_000, 70_000, 89_001)
+    with pytest.raises(DataError, match="no validation part"):
+        moments(log, parse_split("temporal:valid=0"))
+    with pytest.raises(DataError, match="smaller"):
+        moments(log, parse_split("temporal:valid=0.6,test=0.3"))
+
+
+def test_requests_have_a_past_and_lie_in_between():
+    log = Log(np.array([0, 3, 5]), np.zeros(5, dtype=np.int32), 1, np.array([1, 5, 7, 5, 6]))
+    assert _requests(log, 5, 8, 10).tolist() == [1, 4, 2]  # place 3 is its user's first event
+    assert _requests(log, 5, 8, 2).tolist() == [4, 2]
+    with pytest.raises(DataError, match="Fewer than 2"):
+        _requests(log, 6, 7, 10)
+
+
+@pytest.fixture(scope="module")
+def made(shop):
+    """Sources fitted early, and the rows made of them."""
+    file = FunnelFile.of({"funnel": "x", "retrieve": [{"system": "item-knn", "k": 30}, {"system": "popular", "k": 20}], "rank": {"system": "ease", "negatives": 3}})
+    split = parse_split("temporal")
+    log = shop.log()
+    t0, t1, t2 = moments(log, split)
+    from vitrail.data.splits import Temporal
+    from vitrail.funnel.training import _moment
+
+    early = Temporal(valid_from=_moment(t0), test_from=_moment(t1))
+    fitted = [fitting.fit(told.system, shop, split=early, quiet=True).recommender for told in file.retrieve]
+    sources = [SystemSource(told.label, one, fitted[0]._ties) for told, one in zip(file.retrieve, fitted, strict=True)]
+    requests = _requests(log, t1, t2, 1000)
+    return file, log, sources, fitted[0]._ties.numpy(), requests, (t0, t1, t2), fitted
+
+
+def test_rows_are_of_the_past_alone(shop, made):
+    file, log, sources, ties, requests, (_, t1, t2), fitted = made
+    assert all(one.known.times.max() < t1 for one in fitted)
+    table = impressions(file, shop, log, sources, ties, requests, t2, None)
+    when = table["timestamp"].dt.epoch("us")
+    assert when.min() >= t1 and when.max() < t2
+    users, items = shop.user_ids.encode(table["user"]), shop.item_ids.encode(table["item"])
+    for user, item, time, clicked in list(zip(users, items, when.to_list(), table["clicked"].to_list(), strict=True))[:400]:
+        span = slice(log.indptr[user], log.indptr[user + 1])
+        mine = (log.items[span] == item) & (log.times[span] < t2)
+        assert bool((mine & (log.times[span] >= time)).any()) == bool(clicked)
+        assert not (mine & (log.times[span] < time)).any()  # what was seen before is no candidate
+
+
+def test_each_request_has_a_success_and_a_few_others(shop, made):
+    file, log, sources, ties, requests, (_, _, t2), _ = made
+    table = impressions(file, shop, log, sources, ties, requests, t2, None)
+    per = table.group_by("request").agg(pl.col("clicked").sum().alias("good"), (1 - pl.col("clicked")).sum().alias("other"), pl.col("part").n_unique())
+    assert per["good"].min() >= 1 and per["other"].max() <= 3 and per["part"].max() == 1
+    assert {"retrieval score", "retrieval sources", "rank item-knn", "score item-knn", "rank popular", "score popular"} <= set(table.columns)
+    assert table["rank popular"].null_count() > 0 and set(table["part"]) == {"train", "valid", "test"}
+    order = table.group_by("part").agg(pl.col("timestamp").min().alias("from"), pl.col("timestamp").max().alias("to")).sort("from")
+    assert order["part"].to_list() == ["train", "valid", "test"]
+    assert table.equals(impressions(file, shop, log, sources, ties, requests, t2, None))
+
+
+def test_nothing_found_is_a_sentence(shop, made):
+    file, log, _, ties, requests, (_, _, t2), _ = made
+
+    class Blind:
+        def search(self, ask, k):
+            from vitrail.funnel.fuse import Found
+
+            return Found("blind", np.full((len(ask), 1), -1), np.zeros((len(ask), 1)))
+
+    one = file.model_copy(update={"retrieve": file.retrieve[:1]})
+    with pytest.raises(DataError, match="found none"):
+        impressions(one, shop, log, [Blind()], ties, requests, t2, None)
+
+
+def test_the_mix_is_chosen_where_it_is_better(made):
+    file, log, sources, ties, requests, (_, _, t2), _ = made
+
+    class Noise(FakeRanker):
+        def score(self, histories, candidates, now=None, context=None):
+            return torch.rand(candidates.shape, generator=torch.Generator().manual_seed(0))
+
+    assert best_mix(file, FakeRanker(), log, sources, ties, requests, t2, None) == 0.0
+    assert best_mix(file, Noise(), log, sources, ties, requests, t2, None) == MIXES[-1]
+
+
+def test_the_whole_protocol_with_a_fake(shop, keys, fake, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrail.funnel.build.load_funnel", lambda folder: folder)
+    file = FunnelFile.of({**keys, "rank": {"system": "fake-ranker", "negatives": 2}})
+    assert run_funnel(file, tmp_path / "out") == tmp_path / "out"
+    data = FakeRanker.fitted_on
+    assert isinstance(data, Dataset) and data.item_ids.ids.equals(shop.item_ids.ids) and data.user_ids.ids.equals(shop.user_ids.ids)
+    t2 = moments(shop.log(), parse_split("temporal"))[2]
+    assert data.log().times.max() < t2 and len(data.log()) < len(shop.log())
+    table = pl.read_parquet(data.path / "impressions.parquet")
+    assert "impressions.parquet" in data.info.files and table["timestamp"].dt.epoch("us").max() < t2
+    before = (data.path / "impressions.parquet").stat().st_mtime_ns
+    run_funnel(file, tmp_path / "out")  # what is made is not made again
+    assert (data.path / "impressions.parquet").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"split": "leave-last-out"}, SettingError, "not in time"),
+        ({"retrieve": [{"run": "RUN"}]}, SettingError, "finished run has none"),
+    ],
+)
+def test_what_a_ranker_cannot_be_trained_on(shop, keys, fake, tmp_path, changes, kind, words):
+    if "retrieve" in changes:
+        fitting.fit("item-knn", shop, split="temporal", out=tmp_path / "run", quiet=True)
+        changes = {"retrieve": [{"run": str(tmp_path / "run")}]}
+    with pytest.raises(kind, match=words):
+        run_funnel(FunnelFile.of({**keys, **changes, "rank": {"system": "fake-ranker"}}), tmp_path / "out")
+
+
+@pytest.mark.skipif("logistic" not in registry.names(), reason="no ranker is installed")
+def test_a_real_ranker(keys, tmp_path):
+    settings = {"epochs": 2, "dim": 4}
+    funnel = run_funnel(FunnelFile.of({**keys, "rank": {"system": "logistic", "settings": settings, "negatives": 5}}), tmp_path / "out")
+    assert funnel.ranking.ranker
+    answer = funnel.answer(funnel.user_ids.ids[0], None, 5)
+    assert len(answer["items"]) == 5 and all(0 < row["score"] < 1 for row in answer["items"])
