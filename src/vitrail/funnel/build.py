@@ -199,6 +199,11 @@ def load_funnel(path: str | Path, *, seed: int | None = None) -> Funnel:
     return Funnel(file, sources, base, ranking, layout(file, base, vectors), policy, info, seed=seed)
 
 
+def open_answerer(path: str | Path) -> Recommender | Funnel:
+    """Whatever answers from `path`: a funnel, or one fitted system. Raises ArtifactError where it is absent, unfinished or damaged."""
+    return load_funnel(path) if (Path(path) / RECORD).is_file() else load(path)
+
+
 def layout(file: FunnelFile, base: Recommender, vectors: npt.NDArray[np.float32]) -> Layout:
     """The slate and the rules of a file over the catalogue of `base`."""
     if file.arrange is None:

@@ -10,11 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import polars as pl
 
 from vitrail.data.vocabulary import Vocabulary
+from vitrail.errors import SettingError
 
 
 class Answerer(Protocol):
-    """Answers questions. Beside these, it may have the abilities below; `answer` may also take the keywords `context` (a mapping),
-    `explain` (fill in `why`) and `budget_ms` (after which it answers with what it has, and says so in `degraded`).
+    """Answers questions. Beside these, it may have the abilities below; `answer` may also take the keywords `context` (a mapping), `explain` (fill in
+    `why`, and tell what each stage did in `trace`), `budget_ms` (after which it answers with what it has, and says so in `degraded`), `diversity` and
+    `explore` (shares by which a page is made diverse, or left to chance).
     """
 
     info: dict[str, Any]
@@ -79,6 +81,8 @@ class Question:
     context: Mapping[str, Any] | None = None
     explain: bool = False
     budget_ms: float | None = None
+    diversity: float | None = None
+    explore: float | None = None
 
 
 class Asker:
@@ -97,8 +101,13 @@ class Asker:
         self._withdrawn = withdrawn
 
     def ask(self, question: Question) -> dict[str, Any]:
-        """{user, fallback, degraded, items, propensities}."""
+        """{user, fallback, degraded, items, propensities}, and the `trace` where the answerer tells one. Raises SettingError for a dial it lacks."""
         words: dict[str, Any] = {}
+        for name, value in (("diversity", question.diversity), ("explore", question.explore)):
+            if value is not None:
+                if name not in self._takes:
+                    raise SettingError(f'The model "{self.answerer.name}" has no stage that takes "{name}": leave it out.')
+                words[name] = value
         for name, value in (("context", question.context), ("explain", question.explain or None), ("budget_ms", question.budget_ms)):
             if value is not None and name in self._takes:
                 words[name] = value
@@ -106,7 +115,8 @@ class Asker:
         found = self.answerer.answer(question.user, question.history, question.k + more, question.include_seen, question.filter, **words)
         rows = self._kept(found["items"], question.k)
         chances = [float(row.pop("propensity", 1.0)) for row in rows]
-        return {"user": found["user"], "fallback": found["fallback"], "degraded": found.get("degraded"), "items": rows, "propensities": chances}
+        answer = {"user": found["user"], "fallback": found["fallback"], "degraded": found.get("degraded"), "items": rows, "propensities": chances}
+        return answer | {"trace": found["trace"]} if "trace" in found else answer
 
     def similar(self, item: str, k: int, filter: str | None) -> list[dict[str, Any]]:
         """The k items most similar to `item`, best first, as recommended items. Raises as the answerer."""

@@ -162,7 +162,7 @@ def from_environment() -> FastAPI:
 def _app(settings: ServeSettings, token: str | None) -> FastAPI:
     import torch
 
-    from vitrail.funnel.recommender import load
+    from vitrail.funnel.build import open_answerer
     from vitrail.serve.app import create_app
     from vitrail.systems.registry import load_file
 
@@ -172,10 +172,10 @@ def _app(settings: ServeSettings, token: str | None) -> FastAPI:
     torch.set_num_threads(1)  # one question is too small to share among threads
     folder = Path(settings.path).resolve()
     folder = folder.parent if folder.name == "artifact" else folder
-    answerer = load(settings.path)
+    answerer = open_answerer(settings.path)
     app = create_app(
         answerer, name=folder.name, store=None if settings.store == "none" else open_store(settings.store),
-        models=Path(settings.models) if settings.models else folder.parent, load=load,
+        models=Path(settings.models) if settings.models else folder.parent, load=open_answerer,
         tokens=Tokens.of(token, settings.tokens, os.environ.get(TOKENS_VARIABLE)), open_admin=settings.open_admin, rate=settings.rate,
         flush=settings.flush_ms / 1000, budget_ms=settings.budget_ms, history_kinds=frozenset(settings.history_events),
         max_k=settings.max_k, max_body=settings.max_body, max_history=settings.max_history,

@@ -24,6 +24,9 @@ FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 Id = Annotated[str, StringConstraints(max_length=MAX_ID, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00]*$")]
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+Dial = Annotated[
+    float | None, Field(ge=0, le=1, description="How diverse the page is, or how much is left to chance, where the model has such a stage.")
+]
 Context = Annotated[dict[str, JsonValue] | None, Field(description="What else is known of the moment: page, device, campaign. Kept with the answer.")]
 Filter = Annotated[str | None, Field(max_length=MAX_FILTER, description='A condition over item attributes, e.g. price < 20 and category == "lipstick".')]
 
@@ -63,6 +66,8 @@ class Answer(BaseModel):
     items: list[Item]
     propensities: list[float]
     """The chance with which each item was put where it is."""
+    trace: dict[str, Any] | None = None
+    """What each stage did and how long it took, where `explain` was asked."""
 
 
 class SimilarAnswer(BaseModel):
@@ -195,14 +200,18 @@ def request_shapes(max_k: int, max_history: int) -> Shapes:
         include_seen: Annotated[bool, Field(description="Whether items of the history may come back.")] = False
         filter: Filter = None
         context: Context = None
-        explain: Annotated[bool, Field(description="Whether `why` is filled in.")] = False
+        explain: Annotated[bool, Field(description="Whether `why` and `trace` are filled in.")] = False
+        diversity: Dial = None
+        explore: Dial = None
 
     class RecommendQuery(_Request):
         user: Annotated[Id, Field(description="A user id; an unknown one gets the popular items.")]
         k: Count = min(10, max_k)  # type: ignore[valid-type]
         include_seen: Annotated[bool, Field(description="Whether items of the history may come back.")] = False
         filter: Filter = None
-        explain: Annotated[bool, Field(description="Whether `why` is filled in.")] = False
+        explain: Annotated[bool, Field(description="Whether `why` and `trace` are filled in.")] = False
+        diversity: Dial = None
+        explore: Dial = None
 
     class Similar(_Request):
         item: Annotated[Id, Field(description="An item id of the catalogue.")]
