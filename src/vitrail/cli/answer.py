@@ -22,9 +22,6 @@ Filter = Annotated[
     str | None, typer.Option("--filter", metavar="EXPR", help="Only items for which this holds, e.g. 'price < 20 and category == \"lipstick\"'.")
 ]
 
-NAMES = ("title", "name", "item_name", "product_name", "movie_title", "headline", "label")
-"""Columns that name an item for people, the likeliest first."""
-
 
 def _open(run: Path, system: list[Path] | None) -> Recommender:
     from vitrail.funnel.recommender import load
@@ -107,6 +104,7 @@ def serve(
     ] = None,
     tokens: Annotated[Path | None, typer.Option(metavar="FILE", help="Tokens with roles (read, events, admin), as YAML; or VITRAIL_TOKENS.")] = None,
     models: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Runs that /models may load; by default those beside RUN.")] = None,
+    runs: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Runs and comparisons that the studio shows; by default those beside RUN.")] = None,
     rate: Annotated[float, typer.Option(help="Requests a second of one token or address; 0: any.")] = 0.0,
     budget_ms: Annotated[float | None, typer.Option(help="Milliseconds after which the popular items are answered.")] = None,
     flush_ms: Annotated[float, typer.Option(help="Milliseconds an answer may wait to be logged.")] = 200.0,
@@ -123,7 +121,7 @@ def serve(
 
     plugins = [str(file) for file in system or ()]
     run_server(
-        run, host, port, token, workers, store=store, tokens=tokens, models=models, rate=rate, flush_ms=flush_ms, budget_ms=budget_ms,
+        run, host, port, token, workers, store=store, tokens=tokens, models=models, runs=runs, rate=rate, flush_ms=flush_ms, budget_ms=budget_ms,
         history_events=history_events or (), log=log, max_k=max_k, max_body=max_body, max_history=max_history, plugins=plugins,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -172,17 +170,10 @@ def _print_items(recommender: Recommender, items: list[dict[str, Any]]) -> None:
 
 def shown_columns(recommender: Recommender) -> list[str]:
     """The columns of the catalogue that tell people what an item is: its name, its categories, its price; three at most."""
-    import polars as pl
+    from vitrail.funnel.catalogue import columns_for_people
 
-    schema = dict(recommender.items.schema)
-    kinds: dict[str, str] = recommender.info.get("columns") or {}
-    lower = {name.lower(): name for name in schema if name != "item"}
-    texts = [name for name, kind in kinds.items() if kind == "text" and name in schema]
-    named = [lower[name] for name in NAMES if name in lower and schema[lower[name]] == pl.String] or texts
-    sorts = [name for name in (*(n for n in kinds if kinds[n] in ("category", "categories")), "category", "categories", "genre") if name in schema]
-    sorts.sort(key=lambda name: "categor" not in name.lower() and "genre" not in name.lower())
-    prices = [name for name in schema if "price" in name.lower()]
-    return list(dict.fromkeys([*named[:1], *sorts[:1], *prices[:1]]))
+    found = columns_for_people(recommender.items.schema, recommender.info.get("columns") or {})
+    return list(dict.fromkeys(name for name in (found.title, found.category, found.price) if name is not None))
 
 
 def _short(value: Any) -> str:

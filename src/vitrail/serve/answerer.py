@@ -100,6 +100,12 @@ class Asker:
             self.answerer.overlay(changes, withdrawn)
         self._withdrawn = withdrawn
 
+    def dials(self) -> dict[str, float | None]:
+        """The dials a question may turn, and where they stand; a dial that is not named cannot be turned."""
+        told = getattr(self.answerer, "dials", None)
+        found = {name: getattr(told, name, 0.0) for name in ("diversity", "explore") if name in self._takes}
+        return {name: value for name, value in found.items() if value is not None}
+
     def ask(self, question: Question) -> dict[str, Any]:
         """{user, fallback, degraded, items, propensities}, and the `trace` where the answerer tells one. Raises SettingError for a dial it lacks."""
         words: dict[str, Any] = {}

@@ -186,6 +186,7 @@ class Shapes(NamedTuple):
     similar: Any
     search: Any
     picture_query: Any
+    look: Any
 
 
 def request_shapes(max_k: int, max_history: int) -> Shapes:
@@ -203,6 +204,16 @@ def request_shapes(max_k: int, max_history: int) -> Shapes:
         explain: Annotated[bool, Field(description="Whether `why` and `trace` are filled in.")] = False
         diversity: Dial = None
         explore: Dial = None
+
+    class Look(_Request):
+        user: Annotated[Id | None, Field(description="A user id.")] = None
+        history: History = None  # type: ignore[valid-type]
+        k: Count = min(10, max_k)  # type: ignore[valid-type]
+        include_seen: bool = False
+        filter: Filter = None
+        diversity: Dial = None
+        explore: Dial = None
+        version: Annotated[str | None, StringConstraints(max_length=255), Field(description="Which loaded version is asked; none: whoever would be.")] = None
 
     class RecommendQuery(_Request):
         user: Annotated[Id, Field(description="A user id; an unknown one gets the popular items.")]
@@ -225,7 +236,7 @@ def request_shapes(max_k: int, max_history: int) -> Shapes:
         k: Count = min(10, max_k)  # type: ignore[valid-type]
         filter: Filter = None
 
-    return Shapes(Recommend, RecommendQuery, Similar, Search, PictureQuery)
+    return Shapes(Recommend, RecommendQuery, Similar, Search, PictureQuery, Look)
 
 
 def similar_items(recommender: Any, item: str, k: int, filter: str | None) -> list[dict[str, Any]]:
