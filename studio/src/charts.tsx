@@ -3,6 +3,7 @@ import { type ReactNode, useId } from "react";
 import { colourOf, number, share } from "./ui";
 
 const WIDTH = 420;
+const LONG = 680;
 
 function Chart({ name, about, height, width = WIDTH, children }: { name: string; about: string; height: number; width?: number; children: ReactNode }) {
   const id = useId();
@@ -17,7 +18,7 @@ function Chart({ name, about, height, width = WIDTH, children }: { name: string;
 
 function nice(most: number): number[] {
   if (most <= 0) return [0];
-  const raw = most / 3;
+  const raw = most / 4;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = ([1, 2, 2.5, 5, 10].find((one) => one * power >= raw) ?? 10) * power;
   const ticks = [];
@@ -102,7 +103,7 @@ export function Curve({ name, about, points, colour = "violet", height = 190 }: 
           <text className="tick end" x={left - 6} y={y(tick) + 4}>
             {share(tick, 0)}
           </text>
-          <text className="tick middle" x={x(tick)} y={height - 7}>
+          <text className={tick === 1 ? "tick end" : "tick middle"} x={x(tick)} y={height - 7}>
             {share(tick, 0)}
           </text>
         </g>
@@ -123,16 +124,16 @@ export function Lines({ name, about, series, height = 220 }: { name: string; abo
   const high = Math.max(...every.map((point) => point.y));
   const low = Math.min(...every.map((point) => point.y), high);
   const floor = low >= 0 && low < 0.6 * high ? 0 : low - 0.05 * (high - low || 1);
-  const x = (value: number) => left + (WIDTH - left - 12) * (last === first ? 0.5 : (value - first) / (last - first));
+  const x = (value: number) => left + (LONG - left - 12) * (last === first ? 0.5 : (value - first) / (last - first));
   const y = (value: number) => 10 + (height - bottom - 10) * (1 - (value - floor) / (high - floor || 1));
   const ticks = nice(high - floor).map((tick) => floor + tick);
   const names = series.map((one) => one.name);
   return (
     <>
-      <Chart name={name} about={about} height={height}>
+      <Chart name={name} about={about} height={height} width={LONG}>
         {ticks.map((tick) => (
           <g key={tick}>
-            <line className="grid" x1={left} x2={WIDTH - 12} y1={y(tick)} y2={y(tick)} />
+            <line className="grid" x1={left} x2={LONG - 12} y1={y(tick)} y2={y(tick)} />
             <text className="tick end" x={left - 6} y={y(tick) + 4}>
               {brief(tick)}
             </text>
@@ -141,7 +142,7 @@ export function Lines({ name, about, series, height = 220 }: { name: string; abo
         <text className="tick middle" x={x(first)} y={height - 7}>
           {first}
         </text>
-        <text className="tick end" x={WIDTH - 12} y={height - 7}>
+        <text className="tick end" x={LONG - 12} y={height - 7}>
           epoch {last}
         </text>
         {series.map((one) => (

@@ -49,10 +49,10 @@ function Side({ name, value, set, names, found, other }: { name: string; value: 
   const groups = answer ? new Set(answer.items.flatMap((row) => groupsOf(row.card))).size : 0;
   const total = answer?.trace ? Object.values(answer.trace.milliseconds).reduce((sum, one) => sum + one, 0) : null;
   return (
-    <section className={waiting ? "side waiting-soft" : "side"} aria-label={name}>
+    <section className={waiting ? "side waiting-soft" : "side"} aria-label={`Page of the ${name.toLowerCase()}`}>
       <Select name={name} value={value} set={set} options={names.map((one) => ({ value: one, text: one }))} />
       <p className="hint">
-        {[groups > 0 ? `${groups} groups` : "", total === null ? "" : milliseconds(total), answer?.fallback ? `fallback: ${answer.fallback}` : ""].filter((one) => one !== "").join(" · ") || "\u00a0"}
+        {[groups > 0 ? `${groups} ${groups === 1 ? "category" : "categories"}` : "", total === null ? "" : milliseconds(total), answer?.fallback ? `fallback: ${answer.fallback}` : ""].filter((one) => one !== "").join(" · ") || "\u00a0"}
       </p>
       <Trouble sentence={error} />
       <ol className="list" aria-label={`Items of ${value}`}>
@@ -109,7 +109,7 @@ function Versions() {
           <thead>
             <tr>
               <th scope="col">version</th>
-              <th scope="col">system</th>
+              <th scope="col" className="word">system</th>
               <th scope="col">share of users</th>
               <th scope="col">answers</th>
               <th scope="col">clicked</th>

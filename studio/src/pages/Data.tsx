@@ -63,7 +63,7 @@ export function Data() {
             />
           </Panel>
         )}
-        {shapes.attributes.map((one) => (
+        {[...shapes.attributes].sort((a, b) => Number(a.kind === "values") - Number(b.kind === "values")).map((one) => (
           <Attribute key={one.name} shape={one} items={facts.items} />
         ))}
       </div>

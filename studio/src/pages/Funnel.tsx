@@ -142,5 +142,6 @@ function saysOf(stage: Stage, kind: string): string {
   const came = Array.isArray(stage.added) ? stage.added.length : 0;
   const detail = stage.stage.includes(" ") && kind === "arrange" ? `${stage.stage.split(" ")[1]}: ` : "";
   if (stage.moved === undefined) return `${detail}laid out`;
+  if (came === 0 && stage.moved === 0) return `${detail}the page as it was`;
   return `${detail}${came} came onto the page, ${stage.moved} moved`;
 }

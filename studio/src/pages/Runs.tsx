@@ -231,8 +231,8 @@ function RunTable({ runs }: { runs: RunRow[] }) {
           <thead>
             <tr>
               <th scope="col">run</th>
-              <th scope="col">system</th>
-              <th scope="col">data</th>
+              <th scope="col" className="word">system</th>
+              <th scope="col" className="word">data</th>
               {metrics.map((one) => (
                 <th scope="col" key={one}>
                   {one}

@@ -111,7 +111,7 @@ function Dials() {
   const id = useId();
   const [typed, setTyped] = useState(session.filter);
   return (
-    <Panel title="How">
+    <Panel title="How" className="dials">
       <Select
         name="Model"
         value={session.version}
@@ -250,14 +250,15 @@ function Finder() {
               <button
                 type="button"
                 className="found-item"
-                aria-label={`Add ${card.title} to the history`}
                 onClick={() => {
                   void session.add(card);
                   setTyped("");
                 }}
               >
                 <Picture card={card} size={96} />
-                <span className="found-title">{card.title}</span>
+                <span className="found-title">
+                  <span className="out-of-sight">Add </span>
+                  {card.title}</span>
                 <Price value={card.price} />
               </button>
             </li>
@@ -318,8 +319,9 @@ function Tile({ row, names, move, picked, pick, add }: { row: Row; names: string
   const card = row.card;
   return (
     <li className={picked ? "tile picked" : "tile"}>
-      <button type="button" className="tile-open" aria-pressed={picked} aria-label={`Why ${card.title}?`} onClick={() => pick(picked ? null : row.item)}>
+      <button type="button" className="tile-open" aria-pressed={picked} onClick={() => pick(picked ? null : row.item)}>
         <Picture card={card} eager={row.rank <= 12} />
+        <span className="out-of-sight">Why {card.title}? Place </span>
         <span className="rank">{row.rank}</span>
         {move === null && <span className="move new">new</span>}
         {typeof move === "number" && move !== 0 && (
@@ -344,8 +346,8 @@ function Tile({ row, names, move, picked, pick, add }: { row: Row; names: string
               </li>
             ))}
           </ul>
-          <button type="button" className="add" aria-label={`Add ${card.title} to the history`} onClick={() => add(card)}>
-            + add
+          <button type="button" className="add" onClick={() => add(card)}>
+            + add<span className="out-of-sight"> {card.title} to the history</span>
           </button>
         </div>
       </div>
@@ -365,7 +367,9 @@ function WhyPanel({ row, answer, close, add }: { row: Row; answer: Answer; close
     window.addEventListener("keydown", onKey);
     return () => window.removeEventListener("keydown", onKey);
   }, [close]);
-  const stages = Object.entries(why?.stages ?? {}).filter((one): one is [string, number] => one[1] !== null);
+  // a place at a stage that this funnel does not have says nothing
+  const had = new Set(answer.trace?.stages.map((one) => one.stage.split(" ")[0] ?? ""));
+  const stages = Object.entries(why?.stages ?? {}).filter((one): one is [string, number] => one[1] !== null && (one[0] === "fuse" || had.has(one[0])));
   const most = Math.max(...(why?.attention ?? []).map((one) => one.weight), 0.0001);
   const nearest = Math.max(...(why?.history ?? []).map((one) => one.similarity), 0.0001);
   return (
