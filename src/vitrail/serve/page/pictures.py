@@ -85,7 +85,7 @@ def _shrunk(file: Path, size: int) -> bytes | None:
             paper = Image.new("RGB", flat.size, "white")
             paper.paste(flat, mask=flat.getchannel("A"))
             coded = io.BytesIO()
-            paper.save(coded, "JPEG", quality=84, optimize=True)
+            paper.save(coded, "JPEG", quality=86, subsampling=0, optimize=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return coded.getvalue()

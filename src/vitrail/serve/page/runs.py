@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vitrail.errors import VitrailError
 from vitrail.files import read_json
 
 DEPTH = 3
@@ -27,7 +28,7 @@ def read_runs(folder: Path | None) -> dict[str, Any]:
         for key, read in (("runs", _run), ("comparisons", _comparison), ("funnels", _funnel)):
             try:
                 one = read(place)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):  # half-written, or of another make
+            except (VitrailError, OSError, ValueError, KeyError, TypeError, AttributeError):  # half-written, or of another make
                 continue
             if one is not None and len(found[key]) < MOST:
                 found[key].append({"name": name, **one})
