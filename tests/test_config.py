@@ -137,3 +137,15 @@ class TestYaml:
             read_yaml(tmp_path / "a.yaml")
         with pytest.raises(SettingError, match="cannot be read: is a directory"):
             read_yaml(tmp_path)
+
+
+class Listed(Settings):
+    inside: list[Inner] = []
+    maybe: Inner | None = None
+    named: dict[str, Inner] = {}
+
+
+@pytest.mark.parametrize("values", [{"inside": [{"depth": 1}, {"dpth": 1}]}, {"maybe": {"dpth": 1}}, {"named": {"a": {"dpth": 1}}}])
+def test_a_key_inside_lists_and_alternatives_is_suggested_too(values):
+    with pytest.raises(SettingError, match='Did you mean "depth"'):
+        Listed.of(values)

@@ -16,7 +16,7 @@ from vitrail.recipes_table import table
 from vitrail.systems import registry
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted((ROOT / "recipes").glob("*.yaml"))
+FILES = [file for file in sorted((ROOT / "recipes").glob("*.yaml")) if not recipes.is_funnel(file)]
 PAGE = ROOT / "docs" / "results" / "recipes.md"
 
 
@@ -63,6 +63,12 @@ def test_a_recipe_is_sound(file):
     if recipe.selection is not None and recipe.selection.tried:
         best = max(recipe.selection.tried, key=lambda row: row[recipe.selection.metric])
         assert all(row in recipe.settings.items() for row in best.items() if row[0] in recipe.settings), "the settings are not the best on validation"
+
+
+def test_funnel_files_stand_among_them_and_are_told_apart(tmp_path):
+    (tmp_path / "a.yaml").write_text("# a comment\n\nfunnel: a\nretrieve: [{system: ease}]\n")
+    assert recipes.is_funnel(tmp_path / "a.yaml") and recipes.read_all(tmp_path) == []
+    assert recipes.is_funnel(ROOT / "recipes" / "funnel.ml-100k.yaml") and not any(recipes.is_funnel(file) for file in FILES)
 
 
 def test_there_are_recipes():

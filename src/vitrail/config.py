@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from vitrail.errors import SettingError, did_you_mean
+from vitrail.errors import SettingError, did_you_mean, printable
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 """A share of a whole, in [0, 1]."""
@@ -40,7 +40,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise SettingError(_sentence(cls, error, where)) from None
+            raise SettingError(printable(_sentence(cls, error, where))) from None
 
     def but(self, values: Mapping[str, Any], *, where: str = "settings") -> Self:
         """A copy with `values` changed, validated as a whole. Raises SettingError."""

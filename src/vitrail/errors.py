@@ -42,4 +42,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SettingError:
     """The error for a name that is not one of the `known`; `kind` is what is named, e.g. 'system'."""
-    return SettingError(f'There is no {kind} "{name}".{did_you_mean(name, known)}')
+    return SettingError(f'There is no {kind} "{printable(name)}".{did_you_mean(name, known)}')
+
+
+def printable(text: str) -> str:
+    """`text` on one line: whatever is no printable character is shown as ?."""
+    return "".join(c if c.isprintable() else "?" for c in text)

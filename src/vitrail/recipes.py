@@ -193,9 +193,15 @@ def read(path: str | Path) -> Recipe:
     return recipe
 
 
+def is_funnel(path: str | Path) -> bool:
+    """Whether a YAML file is a funnel file (funnel.file), which stand among the recipes: one that begins with the key `funnel`."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return next((line.startswith("funnel:") for line in lines if line.strip() and not line.startswith("#")), False)
+
+
 def read_all(folder: str | Path) -> list[Recipe]:
-    """The recipes in a folder, by name. Raises SettingError."""
-    return [read(path) for path in sorted(Path(folder).glob("*.yaml"))]
+    """The recipes in a folder, by name, funnel files passed over. Raises SettingError."""
+    return [read(path) for path in sorted(Path(folder).glob("*.yaml")) if not is_funnel(path)]
 
 
 def store(path: str | Path, measured: Measured) -> None:

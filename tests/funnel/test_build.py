@@ -1,17 +1,21 @@
 """Building a funnel: what is there is kept, what differs is refused, what is damaged is named; and the verbs over it."""
 
 import json
+import types
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from vitrail.cli import app
-from vitrail.errors import ArtifactError, DataError, SettingError
-from vitrail.funnel.build import load_funnel, run_funnel
+from vitrail.data.dataset import Dataset
+from vitrail.errors import ArtifactError, DataError, SettingError, VitrailError
+from vitrail.funnel.build import load_funnel, open_answerer, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.measure import evaluate_funnel
+from vitrail.testing import checkerboard
 from vitrail.train.fit import fit
 
 
@@ -22,7 +26,11 @@ def built(shop, tmp_path_factory):
         "funnel": "shop",
         "data": str(shop.path),
         "split": "temporal:rolling=true",
-        "retrieve": [{"system": "item-knn", "k": 20}, {"system": "popular", "k": 10, "weight": 0.5}, {"system": "fresh", "date": "released", "k": 5, "weight": 0.1}],
+        "retrieve": [
+            {"system": "item-knn", "k": 20},
+            {"system": "popular", "k": 10, "weight": 0.5},
+            {"system": "fresh", "date": "released", "k": 5, "weight": 0.1},
+        ],
         "rank": {"system": "ease", "settings": {"l2": 50}, "mix": 0.5},
         "arrange": {"system": "dpp", "rules": {"caps": {"category": 3}}},
         "explore": {"policy": "epsilon-greedy"},
@@ -46,6 +54,18 @@ def test_it_is_kept_and_gone_on_with(built):
     with pytest.raises(DataError, match='another "seed"'):
         run_funnel(folder / "other.yaml", folder / "out")
     run_funnel(folder / "funnel.yaml", folder / "out")
+
+
+def test_it_answers_wherever_a_run_does(built, tmp_path):
+    funnel, folder, _ = built
+    assert isinstance(open_answerer(folder / "out"), type(funnel)) and open_answerer(folder / "out" / "retrieve" / "popular").name == "popular"
+    user = funnel.user_ids.ids[0]
+    for command in (["recommend", "--user", user], ["recommend", "--users", "all", "--out", str(tmp_path / "all.parquet"), "-k", "3", "--quiet"]):
+        printed = CliRunner().invoke(app, [command[0], str(folder / "out"), *command[1:], "--json"])
+        assert printed.exit_code == 0, printed.output
+    assert pl.read_parquet(tmp_path / "all.parquet").height == 3 * len(funnel.user_ids)
+    near = CliRunner().invoke(app, ["similar", str(folder / "out"), "--item", funnel.item_ids.ids[0], "--json"])
+    assert len(json.loads(near.stdout)["items"]) == 10
 
 
 def test_it_opens_without_the_data(built, shop):
@@ -123,7 +143,7 @@ def test_refusals_are_sentences(built, shop, tmp_path):
         run_funnel(FunnelFile.of(keys), tmp_path / "full")
     with pytest.raises(ArtifactError, match="not finished"):
         load_funnel(tmp_path / "a")
-    with pytest.raises(SettingError, match='vectors "text"|vectors'):
+    with pytest.raises(VitrailError, match="vectors"):
         run_funnel(FunnelFile.of({**keys, "rank": None, "arrange": {"vectors": "text"}}), tmp_path / "vectors")
     record = folder / "out" / "funnel.json"
     whole = record.read_text()
@@ -141,6 +161,61 @@ def test_refusals_are_sentences(built, shop, tmp_path):
         with pytest.raises(ArtifactError, match="run the funnel again"):
             load_funnel(folder / "out")
     vectors.write_bytes(kept)
+
+
+def test_a_slate_may_tell_items_alike_by_content(shop, keys, tmp_path, monkeypatch):
+    values = np.random.default_rng(0).normal(size=(len(shop.items), 5)).astype(np.float32)
+    monkeypatch.setattr(Dataset, "vectors", lambda self, name: types.SimpleNamespace(values=values), raising=False)
+    funnel = run_funnel(FunnelFile.of({**keys, "arrange": {"system": "mmr", "vectors": "text"}}), tmp_path / "out")
+    np.testing.assert_allclose(np.linalg.norm(funnel.layout.vectors, axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(funnel.layout.vectors * np.linalg.norm(values, axis=1, keepdims=True), values, rtol=1e-4)
+
+
+def test_the_data_of_a_recipe_a_default_split_and_a_voice(tmp_path, monkeypatch, capsys):
+    """Data by name are ingested from VITRAIL_DATA; without a split the default of the data is taken; without times there is no moment of a query."""
+    monkeypatch.setenv("VITRAIL_DATA", str(tmp_path))
+    lines = [" ".join([f"u{u}", *(f"i{(u + 5 * step) % 12}" for step in range(7))]) for u in range(40)]
+    (tmp_path / "walks.txt").write_text("\n".join(lines) + "\n")
+    data = {"name": "walks", "ingest": {"files": ["walks.txt"], "flags": {"ordered": True}}}
+    file = FunnelFile.of({"funnel": "walks", "data": data, "retrieve": [{"system": "item-knn", "k": 3}, {"system": "last-item", "k": 3}]})
+    funnel = run_funnel(file, tmp_path / "out", quiet=False)
+    assert "ingested walks" in (said := capsys.readouterr().err) and "fitting last-item" in said
+    counted = []
+    evaluation = evaluate_funnel(funnel, data=Dataset(tmp_path / "out" / "data" / "walks"), requests=1, progress=counted.append)
+    assert list(evaluation.asked) == ["leave-last-out"] and sum(counted) == evaluation.asked["leave-last-out"].queries and evaluation.warnings
+    assert "category_entropy@10" not in evaluation.asked["leave-last-out"].stages[0].metrics  # there are no categories
+    assert funnel.known_events("u1") == set()
+    run_funnel(file, tmp_path / "out", data=tmp_path / "out" / "data" / "walks")
+    run_funnel(file, tmp_path / "out", data=Dataset(tmp_path / "out" / "data" / "walks"))
+
+
+def test_changed_data_and_splits_without_a_test(built, shop, tmp_path):
+    other = checkerboard(tmp_path / "board")
+    with pytest.raises(DataError, match="has changed since"):
+        evaluate_funnel(built[0], data=other)
+    keys = {"funnel": "all", "data": str(other.path), "split": "none", "retrieve": [{"system": "item-knn"}, {"system": "popular"}]}
+    with pytest.raises(DataError, match="no test part"):
+        evaluate_funnel(run_funnel(FunnelFile.of(keys), tmp_path / "all"))
+    fit("popular", other, split="temporal", out=tmp_path / "elsewhere", quiet=True)
+    with pytest.raises(DataError, match="different items or users"):
+        run_funnel(
+            FunnelFile.of({"funnel": "x", "retrieve": [{"run": str(built[1] / "out" / "retrieve" / "item-knn")}, {"run": str(tmp_path / "elsewhere")}]}),
+            tmp_path / "strangers",
+        )
+
+
+def test_an_index_is_opened_with_its_source(built, shop, tmp_path):
+    run = str(built[1] / "out" / "retrieve" / "item-knn")
+    with pytest.raises(VitrailError, match="index"):
+        run_funnel(FunnelFile.of({"funnel": "x", "retrieve": [{"run": run, "index": str(tmp_path)}]}), tmp_path / "indexed")
+
+
+def test_a_ranker_that_counts_is_told_of_the_time_between(built, shop, monkeypatch):
+    funnel = load_funnel(built[1] / "out", seed=0)
+    told = []
+    monkeypatch.setattr(funnel.ranking, "observe", told.append)
+    evaluate_funnel(funnel, data=str(shop.path), queries=20, requests=1)
+    assert len(told) == 1 and len(told[0]) == len(shop.log())
 
 
 def test_verbs(shop, keys, tmp_path):

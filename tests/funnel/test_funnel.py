@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -170,6 +171,30 @@ def test_withdrawn_items_and_known_events(make):
     assert funnel.answer("u1", None, 1)["items"][0]["item"] == first
     known = funnel.known_events("u1")
     assert len(known) == len(funnel.known.histories(funnel.user_ids.encode(["u1"])).items) and all(item in set(funnel.item_ids.ids) for item, _ in known)
+
+
+def test_changed_attributes_are_seen_where_the_catalogue_takes_them(make, monkeypatch):
+    funnel = make()
+    told = []
+    changed = funnel.items.with_columns(pl.lit("green").alias("colour"))
+
+    def overlay(changes, withdrawn):
+        told.append((changes, withdrawn))
+        funnel.base.items = changed
+
+    kept = funnel.base.items
+    monkeypatch.setattr(funnel.base, "overlay", overlay, raising=False)
+    try:
+        funnel.overlay({"i 1": {"colour": "green"}}, set())
+        assert told == [({"i 1": {"colour": "green"}}, frozenset())] and funnel.items is changed
+        assert funnel.answer("u1", None, 3, filter='colour == "green"')["items"]
+    finally:
+        funnel.base.items = kept
+
+
+def test_exploration_of_nothing(make):
+    bare = make(("item-knn",), explore={"policy": "epsilon-greedy"}, arrange={"rules": {"exclude": ["item != ''"]}})
+    assert bare.answer("u1", None, 3)["items"] == []
 
 
 def test_asking_wrongly_is_a_sentence(make):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vitrail.data.batches import Sets
+from vitrail.data.log import Log
 from vitrail.errors import VitrailError
 from vitrail.funnel.clock import Clock
 from vitrail.funnel.fuse import Found, fuse
@@ -45,10 +46,21 @@ def test_a_ranker_is_told_what_retrieval_said(fused):
     scores = ranking.scores(NOBODY, fused, np.array([7, 8]))
     now, context = model.told[0]
     assert now.tolist() == [7, 8] and set(context) == {"retrieval score", "retrieval sources", "rank a", "score a"}
-    assert context["rank a"].to_list() == [1.0, 2.0, 3.0, 1.0, None, None] and context["score a"].to_list()[:3] == [9.0, 8.0, 7.0]
+    np.testing.assert_array_equal(context["rank a"].to_numpy(), [1.0, 2.0, 3.0, 1.0, np.nan, np.nan])
+    assert context["score a"].to_list()[:3] == [9.0, 8.0, 7.0]
     assert scores[0].tolist() == pytest.approx([0.01, 0.02, 0.03]) and np.isneginf(scores[1, 1:]).all()
     order = ranking.order(fused, scores)
     assert np.take_along_axis(fused.codes, order, axis=1).tolist() == [[3, 2, 1], [5, -1, -1]]
+
+
+def test_a_ranker_that_counts_is_told_what_happened():
+    log = Log(np.array([0, 1]), np.zeros(1, dtype=np.int32), 1, np.array([5]))
+    model = FakeRanker()
+    Ranking(model).observe(log)  # it does not count
+    model.observe = model.told.append
+    Ranking(model).observe(log)
+    Ranking(model).observe(Log(log.indptr, log.items, 1))  # no clock, nothing to count
+    assert model.told == [log]
 
 
 def test_nan_is_refused(fused):

@@ -10,10 +10,11 @@ from vitrail.data.dataset import Dataset
 from vitrail.data.log import Log
 from vitrail.data.splits import parse_split
 from vitrail.errors import DataError, SettingError
+from vitrail.files import read_json
 from vitrail.funnel.build import run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.sources import SystemSource
-from vitrail.funnel.training import MIXES, _requests, best_mix, impressions, moments
+from vitrail.funnel.training import MIXES, _requests, impressions, moments, try_mixes
 from vitrail.systems import base, registry
 
 
@@ -66,7 +67,8 @@ def test_requests_have_a_past_and_lie_in_between():
 @pytest.fixture(scope="module")
 def made(shop):
     """Sources fitted early, and the rows made of them."""
-    file = FunnelFile.of({"funnel": "x", "retrieve": [{"system": "item-knn", "k": 30}, {"system": "popular", "k": 20}], "rank": {"system": "ease", "negatives": 3}})
+    retrieve = [{"system": "item-knn", "k": 30}, {"system": "popular", "k": 20}]
+    file = FunnelFile.of({"funnel": "x", "retrieve": retrieve, "rank": {"system": "ease", "negatives": 3, "horizon": None}})
     split = parse_split("temporal")
     log = shop.log()
     t0, t1, t2 = moments(log, split)
@@ -127,8 +129,18 @@ def test_the_mix_is_chosen_where_it_is_better(made):
         def score(self, histories, candidates, now=None, context=None):
             return torch.rand(candidates.shape, generator=torch.Generator().manual_seed(0))
 
-    assert best_mix(file, FakeRanker(), log, sources, ties, requests, t2, None) == 0.0
-    assert best_mix(file, Noise(), log, sources, ties, requests, t2, None) == MIXES[-1]
+    good, bad = (try_mixes(file, model, log, sources, ties, requests, t2, None) for model in (FakeRanker(), Noise()))
+    assert set(good) == {*MIXES, 1.0} and len(set(good.values())) == 1  # it orders as retrieval does
+    assert bad[0.0] < bad[1.0] == good[1.0]
+
+
+def test_a_horizon_counts_the_next_events_alone(shop, made):
+    file, log, sources, ties, requests, (_, _, t2), _ = made
+    near = file.model_copy(update={"rank": file.rank.model_copy(update={"horizon": 1})})
+    table = impressions(near, shop, log, sources, ties, requests, t2, None).filter(pl.col("clicked") == 1)
+    assert table["request"].n_unique() == table.height
+    places = requests[table["request"].cast(pl.Int64).to_numpy()]
+    assert (log.items[places] == shop.item_ids.encode(table["item"])).all()
 
 
 def test_the_whole_protocol_with_a_fake(shop, keys, fake, tmp_path, monkeypatch):
@@ -141,6 +153,9 @@ def test_the_whole_protocol_with_a_fake(shop, keys, fake, tmp_path, monkeypatch)
     assert data.log().times.max() < t2 and len(data.log()) < len(shop.log())
     table = pl.read_parquet(data.path / "impressions.parquet")
     assert "impressions.parquet" in data.info.files and table["timestamp"].dt.epoch("us").max() < t2
+    fixed = file.model_copy(update={"rank": file.rank.model_copy(update={"mix": 0.25})})
+    run_funnel(fixed, tmp_path / "fixed")
+    assert read_json(tmp_path / "fixed" / "funnel.json")["chosen"] == {"mix": 0.25}
     before = (data.path / "impressions.parquet").stat().st_mtime_ns
     run_funnel(file, tmp_path / "out")  # what is made is not made again
     assert (data.path / "impressions.parquet").stat().st_mtime_ns == before

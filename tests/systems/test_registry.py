@@ -96,3 +96,12 @@ def test_the_other_skeletons_have_a_shape():
 
     assert isinstance(Two(), protocols.MultiInterest) and not isinstance(Two(), protocols.Ranker)
     assert vitrail.systems.__doc__
+
+
+def test_cards_are_of_all_that_stands_in_a_funnel():
+    cards = {card.name: card for card in registry.cards()}
+    assert list(cards) == sorted(cards) and {"retrieve", "arrange", "explore"} <= {card.stage for card in cards.values()}
+    assert set(registry.names()) < set(cards)
+    for name in ("ease", "mmr", "thompson"):
+        card, config = registry.part(name)
+        assert card == cards[name] and config.model_fields

@@ -16,7 +16,7 @@ from vitrail.errors import DataError, SettingError
 if TYPE_CHECKING:
     from vitrail.funnel.recommender import Recommender
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a saved model.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a saved model, or a funnel.")]
 Count = Annotated[int, typer.Option("--k", "-k", help="How many items.")]
 Filter = Annotated[
     str | None, typer.Option("--filter", metavar="EXPR", help="Only items for which this holds, e.g. 'price < 20 and category == \"lipstick\"'.")
@@ -24,10 +24,10 @@ Filter = Annotated[
 
 
 def _open(run: Path, system: list[Path] | None) -> Recommender:
-    from vitrail.funnel.recommender import load
+    from vitrail.funnel.build import open_answerer
 
     load_plugins(system)
-    return load(run)
+    return open_answerer(run)  # type: ignore[return-value]  # a funnel answers as a recommender does
 
 
 def recommend(

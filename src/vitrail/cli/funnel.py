@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Build, measure and explain a whole
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `vitrail funnel run`.")]
 Data = Annotated[Path | None, typer.Option(help="The data-set folder, if it is not where the file says.", file_okay=False)]
+Queries = Annotated[int, typer.Option(min=1, help="Queries at most, drawn at random.")]
 Places = Annotated[int, typer.Option("--k", "-k", min=1, help="Places of a page.")]
 
 
@@ -28,6 +29,7 @@ def run(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the funnel goes; what is there already is kept, so the same command goes on.")],
     data: Data = None,
     k: Places = 10,
+    queries: Queries = 20_000,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     measure: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Measure it on the test part when it is built.")] = True,
     system: Plugin = None,
@@ -46,7 +48,7 @@ def run(
         else:
             show.line(f"{built!r} is in {out}.")
         return
-    evaluation = evaluate_funnel(built, data=data, k=k)
+    evaluation = evaluate_funnel(built, data=data, k=k, queries=queries)
     _store(out, evaluation)
     _print(evaluation, json)
     if not json:
@@ -64,7 +66,7 @@ def evaluate(
     folder: Folder,
     data: Data = None,
     k: Places = 10,
-    queries: Annotated[int, typer.Option(min=1, help="Queries at most, the newest ones.")] = 20_000,
+    queries: Queries = 20_000,
     requests: Annotated[int, typer.Option(min=1, help="Single requests that are timed.")] = 200,
     system: Plugin = None,
     json: JSON = False,
@@ -104,6 +106,8 @@ def _print(evaluation: FunnelEvaluation, json: bool) -> None:
         show.table(("step", "metric", "difference", "95 % interval", "p"), steps, right=["difference", "95 % interval", "p"])
     times = [(stage, f"{told['p50']:.2f}", f"{told['p99']:.2f}") for stage, told in evaluation.milliseconds.items()]
     show.table(("stage", "p50 ms", "p99 ms"), times, right=["p50 ms", "p99 ms"], title="One request at a time, on this machine:")
+    if evaluation.late:
+        show.warn(f"The ranker was late in {evaluation.late:.0%} of these requests, which got the retrieval order: raise budget_ms, or rank fewer.")
 
 
 @app.command("explain")

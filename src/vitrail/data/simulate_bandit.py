@@ -72,7 +72,7 @@ def make_world(dataset: Dataset, settings: BanditSettings) -> World:
         level = (low + high) / 2
         low, high = (level, high) if _sigmoid(utility + level).mean() < settings.clicks else (low, level)
     noise = np.random.default_rng((settings.seed, 1)).normal(0.0, 1.0, utility.shape)
-    return World(users, items, _sigmoid(utility + low), settings.falls ** np.arange(settings.places), utility + noise)
+    return World(users, items, _sigmoid(utility + low), np.power(settings.falls, np.arange(settings.places, dtype=np.float64)), utility + noise)
 
 
 def _sigmoid(x: Float) -> Float:

@@ -66,13 +66,13 @@ def _named(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     types: dict[str, Any] = {"clicked": pl.Float64, "propensity": pl.Float64, "position": pl.Int64}
     columns = []
     for ours, name in found.items():
-        column = pl.lit(1 if ours == "position" else None) if name is None else pl.col(name)
-        columns.append(column.cast(types.get(ours, pl.String), strict=False).alias(ours))
+        given = pl.lit(1 if ours == "position" else None) if name is None else pl.col(name)
+        columns.append(given.cast(types.get(ours, pl.String), strict=False).alias(ours))
     named = table.select(*columns, pl.exclude([name for name in found.values() if name is not None]))
     for column in ("item", "clicked", "propensity", "position"):
         if lost := named[column].null_count():
             raise DataError(f'{path}: "{column}" is missing or unreadable in {lost:,} of {named.height:,} rows; leave these out, or mend them.')
-    if named.height and int(named["position"].min() or 0) < 1:  # type: ignore[call-overload]
+    if bool((named["position"] < 1).any()):
         raise DataError(f"{path}: a position is below 1; positions count from 1, the first place.")
     return named
 

@@ -115,7 +115,7 @@ def _by_cluster(values: Float, clusters: Int | None) -> Float:
     if clusters is None:
         return values
     _, owner = np.unique(clusters, return_inverse=True)
-    return np.bincount(owner, weights=values)
+    return np.bincount(owner, weights=values).astype(np.float64)
 
 
 def _bootstrap(total: Float, size: Float, draws: int, seed: int) -> tuple[float, float]:

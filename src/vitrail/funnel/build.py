@@ -23,7 +23,7 @@ import numpy.typing as npt
 from vitrail.data.dataset import Dataset, data_home
 from vitrail.data.splits import SplitSettings, default_split, parse_split
 from vitrail.errors import ArtifactError, DataError, SettingError
-from vitrail.files import atomic_file, read_json, write_json
+from vitrail.files import atomic_file, fingerprint, read_json, write_json
 from vitrail.funnel.file import FunnelFile, Retrieve, read_funnel
 from vitrail.funnel.funnel import Funnel
 from vitrail.funnel.recommender import Recommender, load
@@ -63,14 +63,11 @@ def run_funnel(path: str | Path | FunnelFile, out: str | Path, *, data: str | Pa
         if source.system is not None:
             fit_source(source, dataset, settings, folder / "retrieve" / source.label, file.seed, device, quiet, say)
     _similarity(file, folder, dataset)
-    mix = None
-    if file.rank is not None:
-        mix = file.rank.mix
-        if file.rank.system is not None:
-            from vitrail.funnel.training import train_rank
+    chosen: dict[str, Any] = {"mix": 0.0 if file.rank is None or file.rank.mix is None else file.rank.mix}
+    if file.rank is not None and file.rank.system is not None:
+        from vitrail.funnel.training import train_rank
 
-            mix = train_rank(file, folder, dataset, settings, device, quiet, say)
-    chosen = {"mix": 0.0 if mix is None else mix}
+        chosen = train_rank(file, folder, dataset, settings, device, quiet, say)
     record = {"format": FORMAT, "file": file.model_dump(mode="json"), "data": str(dataset.path.resolve()), "chosen": chosen, "complete": True}
     write_json(folder / RECORD, record)
     return load_funnel(folder)
@@ -104,7 +101,7 @@ def _dataset(file: FunnelFile, folder: Path, data: str | Path | Dataset | None, 
         return prepare(file.data, data_root=data_home(), work=folder, say=say)
     run = next((source.run for source in file.retrieve if source.run is not None), None)
     if run is None:
-        raise SettingError(f'The funnel "{file.funnel}" has systems to fit and names no data: add data, the data-set folder, to the file.')
+        raise SettingError(f'The funnel "{file.funnel}" has systems to fit and names no data: add data, the data-set folder, to the file, or pass --data.')
     return Dataset(load(run).info["data"]["path"])
 
 
@@ -184,11 +181,13 @@ def load_funnel(path: str | Path, *, seed: int | None = None) -> Funnel:
         ranking = Ranking(model, mix=record["chosen"]["mix"], budget_ms=file.rank.budget_ms)
     info = {
         **base.info,
+        "chosen": record["chosen"],
         "system": file.funnel,
         "stage": "funnel",
         "family": "funnel",
         "data": {**base.info.get("data", {}), "path": record["data"]},
         "funnel": record["file"],
+        "files": {RECORD: fingerprint(record), **base.info.get("files", {})},
         "config": {},
     }
     vectors = _vectors(folder / "similarity.npy", len(base.item_ids))
@@ -199,9 +198,9 @@ def load_funnel(path: str | Path, *, seed: int | None = None) -> Funnel:
     return Funnel(file, sources, base, ranking, layout(file, base, vectors), policy, info, seed=seed)
 
 
-def open_answerer(path: str | Path) -> Recommender | Funnel:
-    """Whatever answers from `path`: a funnel, or one fitted system. Raises ArtifactError where it is absent, unfinished or damaged."""
-    return load_funnel(path) if (Path(path) / RECORD).is_file() else load(path)
+def open_answerer(path: str | Path) -> Funnel | Recommender:
+    """Whatever answers at `path`: a funnel, or a run or saved model. Raises ArtifactError where there is neither."""
+    return load_funnel(path) if (Path(path) / RECORD).exists() else load(path)
 
 
 def layout(file: FunnelFile, base: Recommender, vectors: npt.NDArray[np.float32]) -> Layout:

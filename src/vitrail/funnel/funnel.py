@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +26,13 @@ from vitrail.funnel.explain import told
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.fuse import Found, Fused, fuse
 from vitrail.funnel.recommender import SOURCES, Recommender, threads_for
-from vitrail.funnel.sources import Ask, Source
+from vitrail.funnel.sources import Ask, Source, block_for
 from vitrail.funnel.stages import Layout, Ranking, explore
 from vitrail.funnel.why import carried
 from vitrail.systems.policy import Policy
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-BLOCK = 256
-"""Requests answered at once by `recommend`."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +193,14 @@ class Funnel:
             clock.lap("retrieve")
             ranked, scores, degraded = self._rank(ask, fused, clock, budget_ms, in_time)
             clock.lap("rank")
-            arranged = layout.arrange(ranked, scores, k)
+            # where the orders of ranker and retrieval are mixed, relevance follows the final order on the scale of the scores
+            worth = -np.sort(-scores, axis=1)
+            arranged = layout.arrange(ranked, worth, k)
             page, pinned = layout.rule(arranged, k, ask.histories.users.numpy(), None if ask.allowed is None else ask.allowed.numpy())
             clock.lap("arrange")
             chance = None
             if policy is not None and explores and self.file.explore is not None:
-                page, chance = explore(policy, page, pinned, *self._drawable(ranked, scores), self.file.explore.depth, self._counts, self._rng)
+                page, chance = explore(policy, page, pinned, *self._drawable(ranked, worth), self.file.explore.depth, self._counts, self._rng)
                 clock.lap("explore")
         return Trace(found, fused, ranked, scores, arranged, page, chance, pinned, personal, degraded, clock)
 
@@ -260,15 +261,33 @@ class Funnel:
         """
         asked = self.ask(users, histories, include_seen, filter)
         rows: list[dict[str, Any]] = []
-        for start in range(0, len(asked), BLOCK):
-            stop = min(start + BLOCK, len(asked))
+        block = block_for(len(self.item_ids))
+        for start in range(0, len(asked), block):
+            stop = min(start + block, len(asked))
             seen = None if asked.seen is None else asked.seen.slice(start, stop)
             part = Ask(asked.histories.slice(start, stop), asked.allowed, seen)
             for at, answer in enumerate(self._rows(self.run(part, k), range(stop - start))):
                 told = {"query": start + at, "user": None if users is None else users[start + at], "fallback": answer["fallback"], "why": None}
                 rows += [{**row, **told} for row in answer["items"]]
-        schema = {"query": pl.Int64, "user": pl.String, "item": pl.String, "rank": pl.Int32, "score": pl.Float32, "sources": SOURCES, "why": pl.String}
-        return pl.DataFrame(rows, schema={**schema, "fallback": pl.String})
+        schema: dict[str, Any] = {"query": pl.Int64, "user": pl.String, "item": pl.String, "rank": pl.Int32, "score": pl.Float32}
+        schema |= {"sources": SOURCES, "why": pl.String, "fallback": pl.String}
+        return pl.DataFrame(rows, schema=schema)
+
+    def answer_everyone(
+        self,
+        users: Literal["all"] | Sequence[str],
+        out: str | Path,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        filter: str | None = None,
+        resume: bool = False,
+        progress: bool = True,
+        block: int = 8192,
+    ) -> int:
+        """Recommend for `users` in blocks, straight to a Parquet file; as Recommender.answer_everyone."""
+        alike: Any = self
+        return Recommender.answer_everyone(alike, users, out, k, include_seen=include_seen, filter=filter, resume=resume, progress=progress, block=block)
 
     def _rows(self, trace: Trace, requests: Iterable[int], *, explain: bool = False) -> list[dict[str, Any]]:
         """{fallback, items} of each request."""
@@ -329,7 +348,7 @@ class Funnel:
         answer = {"user": user, "fallback": found["fallback"], "degraded": trace.degraded, "milliseconds": dict(trace.clock.rounded()), "items": found["items"]}
         if explain:
             codes = torch.from_numpy(trace.page[0, : len(found["items"])])
-            models = [(source.name, source.recommender.model) for source in self.sources if hasattr(source, "recommender")]
+            models = [(source.name, one.model) for source in self.sources if (one := getattr(source, "recommender", None)) is not None]
             if self.ranking is not None and trace.degraded is None:
                 models = [(self.ranking.name, self.ranking.model), *models]
             with torch.inference_mode():
@@ -339,12 +358,15 @@ class Funnel:
 
     def similar(self, items: Sequence[str], k: int = 10, *, filter: str | None = None) -> pl.DataFrame:
         """The k items most similar to each of `items`, by the first source that knows likeness. Raises as Recommender.similar."""
-        for source in self.sources:
-            recommender = getattr(source, "recommender", None)
-            if recommender is not None and recommender.model.can.similar:
-                table: pl.DataFrame = recommender.similar(items, k, filter=filter)
-                return table
-        raise SettingError(f'No source of the funnel "{self.name}" has a similarity between items: add one such as item-knn or ease.')
+        known = self._alike()
+        if known is None:
+            raise SettingError(f'No source of the funnel "{self.name}" has a similarity between items: add one such as item-knn or ease.')
+        return known.similar(items, k, filter=filter)
+
+    def _alike(self) -> Recommender | None:
+        """The first source that knows likeness between items."""
+        found: list[Recommender | None] = [getattr(source, "recommender", None) for source in self.sources]
+        return next((one for one in found if one is not None and one.model.can.similar), None)
 
 
 def _rank_of(order: Int64, code: int) -> int | None:

@@ -61,9 +61,9 @@ class Fused:
 
     def reordered(self, order: Int64) -> Fused:
         """The candidates at the places `order` (B, K')."""
-        codes, scores = (np.take_along_axis(table, order, axis=1) for table in (self.codes, self.scores))
-        ranks, values = (np.take_along_axis(table, order[:, :, None], axis=1) for table in (self.ranks, self.values))
-        return Fused(self.names, codes, scores, ranks, values)
+        deep = order[:, :, None]
+        codes, scores = np.take_along_axis(self.codes, order, axis=1), np.take_along_axis(self.scores, order, axis=1)
+        return Fused(self.names, codes, scores, np.take_along_axis(self.ranks, deep, axis=1), np.take_along_axis(self.values, deep, axis=1))
 
 
 def fuse(found: Sequence[Found], weights: Sequence[float], n_items: int, ties: Int64, settings: Fusion | None = None) -> Fused:
@@ -92,10 +92,10 @@ def fuse(found: Sequence[Found], weights: Sequence[float], n_items: int, ties: I
     row, code = candidates // n_items, candidates % n_items
     order = np.lexsort([ties[code], -score, row])
     row = row[order]
-    place = np.arange(len(row)) - np.searchsorted(row, row)
-    kept = place < settings.k
-    row, place, order = row[kept], place[kept], order[kept]
-    width = int(place.max(initial=-1)) + 1
+    column = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = column < settings.k
+    row, column, order = row[kept], column[kept], order[kept]
+    width = int(column.max(initial=-1)) + 1
     fused = Fused(
         tuple(one.name for one in found),
         np.full((b, width), -1, dtype=np.int64),
@@ -103,8 +103,8 @@ def fuse(found: Sequence[Found], weights: Sequence[float], n_items: int, ties: I
         np.zeros((b, width, s), dtype=np.int32),
         np.full((b, width, s), np.nan, dtype=np.float32),
     )
-    fused.codes[row, place], fused.scores[row, place] = code[order], score[order]
-    fused.ranks[row, place], fused.values[row, place] = ranks[order], values[order]
+    fused.codes[row, column], fused.scores[row, column] = code[order], score[order]
+    fused.ranks[row, column], fused.values[row, column] = ranks[order], values[order]
     return fused
 
 

@@ -30,13 +30,11 @@ from vitrail.evaluation.protocol import Protocol, protocol_for
 from vitrail.funnel.build import load_funnel
 from vitrail.funnel.funnel import Funnel
 from vitrail.funnel.rules import attribute_codes
-from vitrail.funnel.sources import Ask
+from vitrail.funnel.sources import Ask, block_for, rows_of
 from vitrail.train.fit import recorded_split
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
-BLOCK = 256
-"""Queries asked at once."""
 
 
 class StageNumbers(Settings):
@@ -89,6 +87,8 @@ class FunnelEvaluation(Settings):
     """rolling and static, or the split's name"""
     milliseconds: dict[str, dict[str, float]]
     """stage and total -> p50 and p99 of single requests on this machine"""
+    late: float = 0.0
+    """share of these requests that were answered without the ranker, for lack of time"""
     day_zero: dict[str, Any] = {}
     """how a person of whom nothing is known is answered"""
     warnings: list[str] = []
@@ -109,7 +109,7 @@ def evaluate_funnel(
 ) -> FunnelEvaluation:
     """Measure a funnel on the test part of its split.
 
-    `data`: where the data set is now, if it moved; `queries`: at most so many, the newest ones; `requests`: single ones that are timed.
+    `data`: where the data set is now, if it moved; `queries`: at most so many, drawn at random; `requests`: single ones that are timed.
     Raises DataError where the data are absent, have changed, or there is no test part.
     """
     funnel = path if isinstance(path, Funnel) else load_funnel(path, seed=0)
@@ -129,11 +129,15 @@ def evaluate_funnel(
         split = make_split(dataset, way, protocol)
         if split.test is None:
             raise DataError(f'The split "{settings.text}" has no test part: build the funnel with another split.')
+        if funnel.ranking is not None and protocol.history_at_test == "everything before" and isinstance(settings, Temporal):
+            # each query is asked when its event happens; by then a service has seen what happened to items since the fit
+            funnel.ranking.observe(dataset.log(ties=settings.log_ties, seed=settings.seed))
         asked[name] = _measure(funnel, split.test, protocol, protocol.fingerprint(dataset.fingerprint, split.settings), k, queries, progress)
         users = np.unique(np.concatenate([users, split.test.histories.users.numpy()]))
+    milliseconds, late = _times(funnel, users, k, requests)
     evaluation = FunnelEvaluation(
-        funnel=funnel.name, data=dataset.info.name, k=k, chosen={"mix": funnel.ranking.mix} if funnel.ranking else {}, asked=asked,
-        milliseconds=_times(funnel, users, k, requests), day_zero=_day_zero(funnel, k),
+        funnel=funnel.name, data=dataset.info.name, k=k, chosen=dict(funnel.info.get("chosen", {})), asked=asked,
+        milliseconds=milliseconds, late=late, day_zero=_day_zero(funnel, k),
         warnings=[f"Only {one.queries:,} {name} queries: read the intervals, not the third digit." for name, one in asked.items() if one.queries < 500],
     )  # fmt: skip
     note = journal.append(dataset.path, {"system": funnel.name, **evaluation.as_json(), "config": funnel.info["funnel"]})
@@ -155,16 +159,14 @@ def _measure(
     funnel: Funnel, part: Part, protocol: Protocol, fingerprint: str, k: int, most: int, progress: Callable[[int], None] | None
 ) -> Asked:
     moments = _moments(part, protocol.history_at_test == "everything before")
-    if len(part) > most and moments is not None:
-        chosen = np.sort(np.argsort(moments, kind="stable")[-most:])
-    else:
-        chosen = np.arange(min(len(part), most))
+    chosen = np.arange(len(part)) if len(part) <= most else np.sort(np.random.default_rng(0).choice(len(part), most, replace=False))
     lists: dict[str, list[Int64]] = {}
-    seen, where = _sets(part.mask_indptr, part.mask_items), np.split(chosen, range(BLOCK, len(chosen), BLOCK))
+    block = block_for(len(funnel.item_ids))
+    seen, where = _sets(part.mask_indptr, part.mask_items), np.split(chosen, range(block, len(chosen), block))
     allowed = funnel._allowed(None)
     for rows in where:
-        histories = _rows_of(part.histories, rows)
-        ask = Ask(histories, allowed, _rows_of(seen, rows), None if moments is None else moments[rows])
+        histories = rows_of(part.histories, rows)
+        ask = Ask(histories, allowed, rows_of(seen, rows), None if moments is None else moments[rows])
         trace = funnel.run(ask, k, explores=False)
         for one in trace.found:
             lists.setdefault(f"retrieve {one.name}", []).append(one.codes)
@@ -204,16 +206,6 @@ def _measure(
         protocol=protocol.describe(), fingerprint=fingerprint, queries=len(chosen), left_out=dict(part.left_out), stages=numbers, steps=steps,
         best_source=best.removeprefix("retrieve "),
     )  # fmt: skip
-
-
-def _rows_of(sets: Sets, rows: Int64) -> Sets:
-    """The queries `rows` of ragged histories."""
-    indptr = sets.indptr.numpy()
-    lengths = indptr[rows + 1] - indptr[rows]
-    out = np.concatenate([[0], np.cumsum(lengths)])
-    where = torch.from_numpy(np.repeat(indptr[rows] - out[:-1], lengths) + np.arange(out[-1]))
-    times, weights = (None if table is None else table[where] for table in (sets.times, sets.weights))
-    return Sets(sets.users[torch.from_numpy(rows)], torch.from_numpy(out), sets.items[where], times, weights)
 
 
 def _targets(part: Part, rows: Int64) -> tuple[Int64, Int64]:
@@ -264,19 +256,21 @@ def _kinds(funnel: Funnel) -> npt.NDArray[np.float32] | None:
     return kinds[:, :most]
 
 
-def _times(funnel: Funnel, users: Int64, k: int, requests: int) -> dict[str, dict[str, float]]:
-    """p50 and p99 of single answers, a few first ones left out."""
+def _times(funnel: Funnel, users: Int64, k: int, requests: int) -> tuple[dict[str, dict[str, float]], float]:
+    """p50 and p99 of single answers, a few first ones left out; and the share of them that came without the ranker."""
     names = [name for name in funnel.user_ids.decode(users) if name is not None]
-    if not names:
-        return {}
     chosen = [names[place % len(names)] for place in range(requests + 10)]
     told: dict[str, list[float]] = {}
+    late = 0
     for number, name in enumerate(chosen):
-        milliseconds = funnel.answer(name, None, k)["milliseconds"]
+        answer = funnel.answer(name, None, k)
         if number >= 10:
+            milliseconds = answer["milliseconds"]
+            late += answer["degraded"] is not None
             for stage, value in {**milliseconds, "total": sum(milliseconds.values())}.items():
                 told.setdefault(stage, []).append(value)
-    return {stage: {"p50": round(float(np.median(found)), 3), "p99": round(float(np.quantile(found, 0.99)), 3)} for stage, found in told.items()}
+    times = {stage: {"p50": round(float(np.median(found)), 3), "p99": round(float(np.quantile(found, 0.99)), 3)} for stage, found in told.items()}
+    return times, late / requests
 
 
 def _day_zero(funnel: Funnel, k: int) -> dict[str, Any]:

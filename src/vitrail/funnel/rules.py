@@ -112,9 +112,9 @@ class Ruling:
             open_ = page[:, place] < 0
             fits = free & ~seats.full(codes)
             asked = self._asked(seats, meets, fits, left=(page[:, place:] < 0).sum(1))
-            chosen = np.where((fits & asked).any(1)[:, None], fits & asked, fits)
+            chosen: Bool = np.where(np.any(fits & asked, axis=1, keepdims=True), fits & asked, fits)
             if self.rules.overflow == "fill":
-                chosen = np.where(chosen.any(1)[:, None], chosen, free)
+                chosen = np.where(np.any(chosen, axis=1, keepdims=True), chosen, free)
             at = chosen.argmax(1)
             takes = open_ & chosen[rows, at]
             item = np.where(takes, codes[rows, at], -1)

@@ -19,9 +19,18 @@ from vitrail.data.batches import Sets
 from vitrail.errors import DataError, SettingError, did_you_mean
 from vitrail.evaluation.ranking import REMOVED, top_k
 from vitrail.funnel.fuse import Found
-from vitrail.funnel.recommender import Recommender
+from vitrail.funnel.recommender import BLOCK, Recommender
 
 Int64 = npt.NDArray[np.int64]
+
+
+MOST = 256
+"""Requests asked at once."""
+
+
+def block_for(n_items: int) -> int:
+    """Requests whose scores over the whole catalogue are held at once."""
+    return max(1, min(MOST, BLOCK // (4 * max(n_items, 1))))
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,16 @@ class Ask:
         return scores
 
 
+def rows_of(sets: Sets, rows: Int64) -> Sets:
+    """The queries `rows` of ragged histories."""
+    indptr = sets.indptr.numpy()
+    lengths = indptr[rows + 1] - indptr[rows]
+    out = np.concatenate([[0], np.cumsum(lengths)])
+    where = torch.from_numpy(np.repeat(indptr[rows] - out[:-1], lengths) + np.arange(out[-1]))
+    times, weights = (None if table is None else table[where] for table in (sets.times, sets.weights))
+    return Sets(sets.users[torch.from_numpy(rows)], torch.from_numpy(out), sets.items[where], times, weights)
+
+
 class Source(Protocol):
     """Gives candidates."""
 
@@ -71,9 +90,12 @@ class SystemSource:
         self.name, self.recommender, self.above = name, recommender, above
         self.personal = bool(recommender.model.can.personal)
         self._ties = ties
+        self._orders: dict[int, tuple[Tensor | None, Int64, npt.NDArray[np.float32]]] = {}
 
     def search(self, ask: Ask, k: int) -> Found:
         """Exact, ties by hash."""
+        if not self.personal:
+            return self._same_for_all(ask, k)
         scores, own = self.recommender.score(ask.histories)
         scores = scores.cpu()
         if self.personal and not bool(own.all()):
@@ -84,37 +106,88 @@ class SystemSource:
         return Found(self.name, codes.numpy(), values.numpy())
 
 
+    def _same_for_all(self, ask: Ask, k: int) -> Found:
+        """One order serves everybody: its head, less what each has seen."""
+        order, worth = self._order(ask.allowed)
+        seen = ask.seen if ask.seen is not None and len(ask.seen.items) else None
+        most = 0 if seen is None else int(seen.lengths.max())
+        head = np.broadcast_to(order[: k + most], (len(ask), min(k + most, len(order))))
+        values = np.broadcast_to(worth[: k + most], head.shape)
+        if seen is not None:
+            n = len(self.recommender.item_ids)
+            keys = np.repeat(np.arange(len(ask)), seen.lengths.numpy()) * n + seen.items.numpy()
+            gone = np.isin(np.arange(len(ask))[:, None] * n + head, keys)
+            place = np.argsort(gone, axis=1, kind="stable")
+            head, values, gone = (np.take_along_axis(table, place, axis=1) for table in (head, values, gone))
+            head, values = np.where(gone, -1, head), np.where(gone, np.float32(REMOVED), values)
+        return Found(self.name, head[:, :k], values[:, :k])
+
+    def _order(self, allowed: Tensor | None) -> tuple[Int64, npt.NDArray[np.float32]]:
+        """The items that may be shown, best first, and their scores; kept for the filters asked lately."""
+        known = self._orders.get(id(allowed))
+        if known is None or known[0] is not allowed:
+            nobody = Sets(torch.tensor([-1]), torch.tensor([0, 0]), torch.empty(0, dtype=torch.int64))
+            scores = Ask(nobody, allowed).mask(self.recommender.score(nobody)[0].cpu().float())[0].numpy()
+            order = np.lexsort([self._ties.numpy(), -scores])
+            order = order[(scores[order] > (REMOVED if self.above is None else self.above))]
+            if len(self._orders) >= 64:
+                self._orders.clear()
+            known = self._orders[id(allowed)] = (allowed, order, scores[order])
+        return known[1], known[2]
+
+
 class IndexSource:
     """A fitted system whose item vectors are in an index; its query vectors are searched there."""
 
     def __init__(self, name: str, recommender: Recommender, path: str | Path) -> None:
         """Raises SettingError where the system has no vectors, ArtifactError where the index is damaged or absent."""
         self.name, self.recommender, self.personal = name, recommender, True
-        if not hasattr(recommender.model, "query_vectors"):
-            raise SettingError(f'The source "{name}" names an index, and its system "{recommender.name}" has no query vectors: leave index out.')
+        model: Any = recommender.model
+        vectors = model.item_vectors() if hasattr(model, "item_vectors") else None
+        if vectors is None:
+            raise SettingError(f'The source "{name}" names an index, and the scores of "{recommender.name}" are no inner products: leave index out.')
         try:
             from vitrail.index.store import open_index  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
             raise SettingError(f'The source "{name}" names an index, and this installation has none: leave index out, or install vitrail[index].') from None
         self.index: Any = open_index(path)
+        if self.index.metric != "ip" or self.index.dim != vectors.shape[1]:
+            told = f"{self.index.metric} over {self.index.dim} numbers, and its system needs ip over {vectors.shape[1]}"
+            raise SettingError(f'The index of the source "{name}" is {told}: build it from the run of that system.')
+        self._held: Any = None
 
     def search(self, ask: Ask, k: int) -> Found:
         """As many more are fetched as a request has seen items, so that k are left."""
+        model: Any = self.recommender.model
+        ids = self.recommender.item_ids
+        codes, scores = np.full((len(ask), k), -1, dtype=np.int64), np.full((len(ask), k), REMOVED, dtype=np.float32)
+        own = np.flatnonzero(model.answerable(ask.histories).cpu().numpy())
+        if not len(own):
+            return Found(self.name, codes, scores)
+        asked = rows_of(ask.histories, own)
+        seen = None if ask.seen is None else rows_of(ask.seen, own)
+        more = 0 if seen is None else int(seen.lengths.max())
+        hits = self.index.search(model.query_vectors(asked).cpu().numpy(), k + more, None if ask.allowed is None else self._filter(ask.allowed))
+        found = ids.encode(hits.ids.ravel().tolist()).reshape(hits.ids.shape)
+        if seen is not None:
+            keys = np.repeat(np.arange(len(own)), seen.lengths.numpy()) * len(ids) + seen.items.numpy()
+            found[np.isin(np.arange(len(own))[:, None] * len(ids) + found, keys) & (found >= 0)] = -1
+        order = np.argsort(found < 0, axis=1, kind="stable")[:, :k]
+        width = order.shape[1]
+        codes[own, :width] = np.take_along_axis(found, order, axis=1)
+        scores[own, :width] = np.where(codes[own, :width] >= 0, np.take_along_axis(hits.scores, order, axis=1), REMOVED)
+        return Found(self.name, codes, scores)
+
+    def _filter(self, allowed: Tensor) -> Any:
+        """What is allowed, in the order of the index where it tells its ids, else as ids."""
         from vitrail.index.base import Filter  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-        model: Any = self.recommender.model
-        own = model.answerable(ask.histories).cpu().numpy()
-        more = 0 if ask.seen is None or not len(ask.seen) else int(ask.seen.lengths.max())
-        ids = self.recommender.item_ids
-        kept = None if ask.allowed is None else Filter(ids=ids.ids.filter(pl.Series(ask.allowed.numpy())).to_list())
-        hits = self.index.search(model.query_vectors(ask.histories).cpu().numpy(), k + more, kept)
-        codes = ids.encode(hits.ids.ravel().tolist()).reshape(hits.ids.shape)
-        codes[~own] = -1
-        if ask.seen is not None:
-            keys = np.repeat(np.arange(len(ask)), ask.seen.lengths.numpy()) * len(ids) + ask.seen.items.numpy()
-            codes[np.isin(np.arange(len(ask))[:, None] * len(ids) + codes, keys) & (codes >= 0)] = -1
-        order = np.argsort(codes < 0, axis=1, kind="stable")[:, :k]
-        return Found(self.name, np.take_along_axis(codes, order, axis=1), np.take_along_axis(hits.scores, order, axis=1))
+        ids, held = self.recommender.item_ids, getattr(self.index, "ids", None)
+        if held is None:
+            return Filter(ids=ids.ids.filter(pl.Series(allowed.numpy())).to_list())
+        if held is not self._held:
+            self._held, self._places = held, ids.encode(list(held))
+        return Filter(mask=np.append(allowed.numpy(), False)[self._places])
 
 
 class DateSource:

@@ -16,6 +16,7 @@ import polars as pl
 import torch
 
 from vitrail.data.batches import Sets
+from vitrail.data.log import Log
 from vitrail.evaluation.ranking import refuse_nan
 from vitrail.funnel.fuse import Fused
 from vitrail.funnel.rules import Ruling
@@ -31,18 +32,15 @@ CONSTANT = 60.0
 
 
 def signals(fused: Fused) -> dict[str, pl.Series]:
-    """What retrieval says of each candidate, as columns of B x K values for a ranker: `retrieval score`, `retrieval sources` (how many found it), and of
-    each source `rank SOURCE` and `score SOURCE`, missing where the source lacks the item."""
+    """What retrieval says of each candidate, as columns of B x K numbers for a ranker: `retrieval score`, `retrieval sources` (how many found it), and of
+    each source `rank SOURCE` and `score SOURCE`; NaN where the source lacks the item. No query of polars is run for it: one takes longer than the rest.
+    """
     found = fused.ranks > 0
-    columns: dict[str, pl.Series] = {
-        "retrieval score": pl.Series(np.where(np.isfinite(fused.scores), fused.scores, np.nan).ravel(), dtype=pl.Float64).fill_nan(None),
-        "retrieval sources": pl.Series(found.sum(2).ravel().astype(np.float64)),
-    }
+    columns = {"retrieval score": np.where(np.isfinite(fused.scores), fused.scores, np.nan), "retrieval sources": found.sum(2).astype(np.float64)}
     for place, name in enumerate(fused.names):
-        ranks = np.where(found[:, :, place], fused.ranks[:, :, place], np.nan).ravel()
-        columns[f"rank {name}"] = pl.Series(ranks, dtype=pl.Float64).fill_nan(None)
-        columns[f"score {name}"] = pl.Series(fused.values[:, :, place].ravel(), dtype=pl.Float64).fill_nan(None)
-    return columns
+        columns[f"rank {name}"] = np.where(found[:, :, place], fused.ranks[:, :, place].astype(np.float64), np.nan)
+        columns[f"score {name}"] = fused.values[:, :, place].astype(np.float64)
+    return {name: pl.Series(name, np.ascontiguousarray(values).ravel()) for name, values in columns.items()}
 
 
 class Ranking:
@@ -50,10 +48,11 @@ class Ranking:
 
     def __init__(self, model: System, *, mix: float = 0.0, budget_ms: float | None = None) -> None:
         """`mix`: weight of the retrieval order in the final one."""
-        self.model: Any = model.eval()
+        asked: Any = model.eval()
+        self.model = asked
         self.mix, self.budget_ms = mix, budget_ms
         self.ranker = hasattr(model, "score")
-        self._takes = set(inspect.signature(self.model.score).parameters) if self.ranker else set()
+        self._takes = set(inspect.signature(asked.score).parameters) if self.ranker else set()
         self._worker: ThreadPoolExecutor | None = None
         self._busy: Future[Float64] | None = None
 
@@ -62,6 +61,12 @@ class Ranking:
         """The name of its system."""
         card = getattr(self.model, "card", None)
         return "rank" if card is None else str(card.name)
+
+    def observe(self, known: Log) -> None:
+        """Let a ranker that counts what happened to items count from `known` on: the state of a service that has seen more than the fit. What a request
+        sees of it lies strictly before its moment."""
+        if known.times is not None and hasattr(self.model, "observe"):
+            self.model.observe(known)
 
     def scores(self, histories: Sets, fused: Fused, now: Int64 | None) -> Float64:
         """(B, K) scores, -inf where no candidate is; chances where the model is a ranker."""

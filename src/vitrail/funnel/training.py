@@ -2,13 +2,14 @@
 
 The cut of the funnel is train < t1 <= valid < t2 <= test. One step earlier, with the same distances: the retrieval systems are fitted on what lies
 before t0 (and selected on [t0, t1)), asked in the name of everybody who did something in [t1, t2), with all that came before as history, and what they
-find becomes impressions: clicked where the person took the item from then on, before t2. The ranker learns on the older ones and is selected on the
-newest. At the test the systems are fitted before t1 (selected on [t1, t2)) and asked from t2 on: the same geometry, one step later. No event from t2 on
-is read by anything here. Q requests, K candidates, S sources.
+find becomes impressions: clicked where the item is among the person's next events (`horizon` of them) before t2. The ranker learns on the older ones
+and is selected on the newest. At the test the systems are fitted before t1 (selected on [t1, t2)) and asked from t2 on: the same geometry, one step
+later. No event from t2 on is read by anything here. Q requests, K candidates, S sources.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,13 +28,11 @@ from vitrail.errors import DataError, SettingError
 from vitrail.files import atomic_folder, fingerprint, read_json, sha256, write_json
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.fuse import Fused, fuse
-from vitrail.funnel.sources import Ask, Source
+from vitrail.funnel.sources import Ask, Source, block_for
 from vitrail.funnel.stages import mixed, signals
 from vitrail.systems import registry
 
 Int64 = npt.NDArray[np.int64]
-BLOCK = 256
-"""Requests asked at once."""
 NEWEST = 0.2
 """Share of the ranker's requests on which it is selected: the newest."""
 MIXES = (0.0, 0.25, 0.5, 0.75)
@@ -62,8 +61,9 @@ def _moment(micros: int) -> datetime:
 
 def train_rank(
     file: FunnelFile, folder: Path, dataset: Dataset, split: SplitSettings | None, device: str, quiet: bool, say: Any
-) -> float:
-    """Fit the system of the rank stage into `folder`/rank; returns the weight of the retrieval order that did best on its validation requests.
+) -> dict[str, Any]:
+    """Fit the system of the rank stage into `folder`/rank -> {mix: weight of the retrieval order that did best on its validation requests, validation:
+    {weight: NDCG@10 there}}.
 
     Raises SettingError where the split is not in time, DataError where requests or successes are too few.
     """
@@ -75,7 +75,7 @@ def train_rank(
 
         told = Retrieve(system=file.rank.system, settings=file.rank.settings)
         fit_source(told, dataset, split, folder / "rank", file.seed, device, quiet, say)
-        return file.rank.mix or 0.0
+        return {"mix": file.rank.mix or 0.0}
     if not isinstance(split, Temporal):
         raise SettingError("The ranker of a funnel is trained from the past only, and this split is not in time: use split: temporal, or rank by a run.")
     if any(source.run is not None for source in file.retrieve):
@@ -88,7 +88,8 @@ def train_rank(
     for source in file.retrieve:
         fit_source(source, dataset, earlier, folder / "early" / source.label, file.seed, device, quiet, say, what="fitting, one step earlier,")
     home = folder / "rank-data"
-    mark = fingerprint([file.rank.negatives, file.rank.requests, file.fuse.model_dump(), file.filter.model_dump(), dataset.fingerprint, t0, t1, t2, file.seed])
+    shaped = [file.rank.horizon, file.rank.negatives, file.rank.requests, file.fuse.model_dump(), file.filter.model_dump()]
+    mark = fingerprint([*shaped, dataset.fingerprint, t0, t1, t2, file.seed])
     if not (home / "made.json").exists() or read_json(home / "made.json") != mark:
         say("asking retrieval in the name of the past")
         sources, base = open_sources(file, folder / "early")
@@ -105,12 +106,14 @@ def train_rank(
         device=device, quiet=quiet,
     )  # fmt: skip
     if file.rank.mix is not None:
-        return file.rank.mix
+        return {"mix": file.rank.mix}
     sources, base = open_sources(file, folder / "early")
     allowed = None if file.filter.condition is None else base._allow(file.filter.condition)
     requests = _requests(log, t1, t2, file.rank.requests)
     newest = requests[-max(int(NEWEST * len(requests)), 1) :]
-    return best_mix(file, fitted.recommender.model, log, sources, base._ties.numpy(), newest, t2, allowed)
+    found = try_mixes(file, fitted.recommender.model, log, sources, base._ties.numpy(), newest, t2, allowed)
+    best = max(MIXES, key=lambda mix: (found[mix], -mix))
+    return {"mix": best, "validation": {f"{mix:g}": round(value, 6) for mix, value in found.items()}}
 
 
 def _requests(log: Log, t1: int, t2: int, most: int) -> Int64:
@@ -127,25 +130,25 @@ def _requests(log: Log, t1: int, t2: int, most: int) -> Int64:
 def _asked(
     file: FunnelFile, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any
 ) -> Iterator[tuple[Int64, Sets, Fused, npt.NDArray[np.bool_], Int64]]:
-    """Block by block: places of the requests in the log, histories, candidates, which were taken from then on, the times."""
+    """Block by block: places of the requests in the log, histories, candidates, which of these are among the next events, the times."""
     assert log.times is not None
     users = log.users
     weights, widths = [told.weight for told in file.retrieve], [told.k for told in file.retrieve]
-    later = np.flatnonzero(log.times < t2)
-    pairs, place_of = np.unique(users[later] * log.n_items + log.items[later], return_inverse=True)
-    newest = np.full(len(pairs), -1)  # the last event of each (user, item) before t2
-    np.maximum.at(newest, place_of, later)
-    for start in range(0, len(requests), BLOCK):
-        places = requests[start : start + BLOCK]
+    ends = log.indptr[1:] - np.bincount(users[log.times >= t2], minlength=log.n_users)  # where the events of a user before t2 end
+    horizon = file.rank.horizon if file.rank is not None else None
+    block = block_for(log.n_items)
+    for start in range(0, len(requests), block):
+        places = requests[start : start + block]
         owner = users[places]
         histories = log.spans(owner, log.indptr[owner], places)
         now = np.asarray(log.times[places])
         ask = Ask(histories, allowed, histories if file.filter.seen else None, now)
         found = [source.search(ask, k) for source, k in zip(sources, widths, strict=True)]
         fused = fuse(found, weights, log.n_items, ties, file.fuse)
-        asked = owner[:, None] * log.n_items + fused.codes
-        at = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
-        taken = (pairs[at] == asked) & (fused.codes >= 0) & (newest[at] >= places[:, None])
+        stops = ends[owner] if horizon is None else np.minimum(ends[owner], places + horizon)
+        coming = log.spans(owner, places, stops)
+        keys = np.repeat(np.arange(len(places)), coming.lengths.numpy()) * log.n_items + coming.items.numpy()
+        taken = np.isin(np.arange(len(places))[:, None] * log.n_items + fused.codes, keys) & (fused.codes >= 0)
         yield places, histories, fused, taken, now
 
 
@@ -165,7 +168,7 @@ def impressions(
         rank = np.argsort(np.argsort(draw, axis=1, kind="stable"), axis=1, kind="stable")
         keep = (taken | ((rank < taken.sum(1, keepdims=True) + file.rank.negatives) & np.isfinite(draw))) & taken.any(1, keepdims=True)
         row, column = np.nonzero(keep)
-        columns = {name: values.filter(pl.Series(keep.ravel())) for name, values in signals(fused).items()}
+        columns = {name: values.filter(pl.Series(keep.ravel())).fill_nan(None) for name, values in signals(fused).items()}
         number = done + row
         frames.append(
             pl.DataFrame(
@@ -199,25 +202,27 @@ def _write(home: Path, dataset: Dataset, table: pl.DataFrame, t2: int) -> None:
             frame.write_parquet(folder / f"{name}.parquet")
             files[f"{name}.parquet"] = {"sha256": sha256(folder / f"{name}.parquet"), "rows": frame.height}
         pl.DataFrame(schema={"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String}).write_parquet(folder / "rejects.parquet")
+        if (dataset.path / "vectors").is_dir():  # a ranker may read content
+            shutil.copytree(dataset.path / "vectors", folder / "vectors")
         info = dataset.info.model_dump(mode="json", exclude_none=True)
         info |= {"files": files, "counts": {**info["counts"], "events": events.height}, "source": [*info["source"], "the candidates of a funnel"]}
         (folder / "dataset.yaml").write_text(yaml.safe_dump(info, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def best_mix(
+def try_mixes(
     file: FunnelFile, model: Any, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any
-) -> float:
-    """Of MIXES the one with the best NDCG@10 on `requests`; a later one only where it is better."""
+) -> dict[float, float]:
+    """Weight of the retrieval order -> NDCG@10 on `requests`, whose truth is what the ranker is trained for; 1 is retrieval alone."""
     from vitrail.funnel.stages import Ranking
 
     ranking = Ranking(model)
     discount = 1.0 / np.log2(np.arange(2, 12))
-    gained = np.zeros(len(MIXES))
+    tried = (*MIXES, 1.0)
+    gained = np.zeros(len(tried))
     for _, histories, fused, taken, now in _asked(file, log, sources, ties, requests, t2, allowed):
         order = ranking.order(fused, ranking.scores(histories, fused, now))
         ideal = np.cumsum(discount)[np.minimum(np.maximum(taken.sum(1), 1), 10) - 1]
-        for place, mix in enumerate(MIXES):
+        for place, mix in enumerate(tried):
             chosen = np.take_along_axis(taken, mixed(order, mix) if mix else order, axis=1)[:, :10]
             gained[place] += float((chosen @ discount[: chosen.shape[1]] / ideal).sum())
-    return float(MIXES[int(gained.argmax())])
-
+    return dict(zip(tried, (gained / max(len(requests), 1)).tolist(), strict=True))

@@ -9,6 +9,7 @@ import sys
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import vitrail.systems as package
 from vitrail.config import Settings
@@ -85,7 +86,7 @@ def cards() -> list[Card]:
     from vitrail.systems.policy import _POLICIES
     from vitrail.systems.slate import _SLATES
 
-    known = {**_REGISTRY, **_SLATES, **_POLICIES}
+    known: dict[str, Any] = {**_REGISTRY, **_SLATES, **_POLICIES}
     return [known[name].card for name in sorted(known)]
 
 
@@ -95,7 +96,7 @@ def part(name: str) -> tuple[Card, type[Settings]]:
     from vitrail.systems.policy import _POLICIES
     from vitrail.systems.slate import _SLATES
 
-    known = {**_REGISTRY, **_SLATES, **_POLICIES}
+    known: dict[str, Any] = {**_REGISTRY, **_SLATES, **_POLICIES}
     if name not in known:
         raise unknown("system", name, known)
     return known[name].card, known[name].Config
