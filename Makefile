@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo studio test lint types reproduce bench readme clean
+.PHONY: help setup demo studio test test-long lint types reproduce bench readme clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -14,7 +14,7 @@ COVERAGE := 94
 export OMP_WAIT_POLICY := PASSIVE
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## make .venv and install (the other targets do it by themselves)
 
@@ -35,6 +35,9 @@ studio:  ## build the page of studio/ into the package (needs node 20 or newer; 
 
 test: lint types  ## ruff, mypy, then every test with the coverage gate
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=html --cov-fail-under=$(COVERAGE)
+
+test-long: $(STAMP)  ## minutes of load, faults and fuzzing: the service killed twenty times, a full disk, thousands of generated requests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --durations=0
 
 lint: $(STAMP)  ## ruff
 	@$(BIN)/ruff check .

@@ -40,9 +40,9 @@ def shop_run(folder: Path, system: str) -> Path:
     return run
 
 
-def start(run: Path, port: int, workers: int) -> tuple[subprocess.Popen[bytes], str]:
+def start(run: Path, port: int, workers: int, *flags: str) -> tuple[subprocess.Popen[bytes], str]:
     """`vitrail serve` in a process of its own, once it answers; and its address."""
-    command = [str(Path(sys.executable).parent / "vitrail"), "serve", str(run), "--port", str(port), "--workers", str(workers)]
+    command = [str(Path(sys.executable).parent / "vitrail"), "serve", str(run), "--port", str(port), "--workers", str(workers), *flags]
     process = subprocess.Popen(command)
     address = f"http://127.0.0.1:{port}"
     for _ in range(600):

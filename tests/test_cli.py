@@ -357,9 +357,10 @@ def test_serve_hands_on_its_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
     monkeypatch.setattr("vitrail.serve.server.serve", lambda *words, **names: seen.update(words=words, names=names))
     monkeypatch.setenv("VITRAIL_TOKEN", "hidden")
-    told("serve", "run", "--port", 9000, "--max-k", 7)
+    told("serve", "run", "--port", 9000, "--max-k", 7, "--store", "none", "--history-event", "buy", "--history-event", "click", "--budget-ms", 50)
     assert seen["words"] == (Path("run"), "127.0.0.1", 9000, "hidden", 1)
-    assert seen["names"]["max_k"] == 7
+    assert {name: seen["names"][name] for name in ("max_k", "store", "budget_ms", "rate")} == {"max_k": 7, "store": "none", "budget_ms": 50, "rate": 0}
+    assert list(seen["names"]["history_events"]) == ["buy", "click"]
     monkeypatch.undo()
     assert "no fitted system" in refused("serve", "nowhere", "--port", 0)
     assert "port" in refused("serve", "nowhere", "--max-k", 0).replace("max_k", "port")

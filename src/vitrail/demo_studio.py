@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -60,8 +62,10 @@ class Service:
     def _wait(self, log: Path) -> str:
         until = time.monotonic() + SECONDS_TO_START
         while time.monotonic() < until and self.process.poll() is None:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8", errors="replace")):
-                return found.group()
+            found = re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8", errors="replace"))
+            with contextlib.suppress(OSError):  # the address is told a moment before it is listened at
+                if found and socket.create_connection(("127.0.0.1", int(found.group(1))), timeout=5).close() is None:
+                    return found.group()
             time.sleep(0.1)
         self.stop()
         raise ResourceError(f"The service of the demo did not start: {log} says why.")

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from vitrail.evaluation import intervals
-from vitrail.evaluation.intervals import bootstrap_ci, holm, paired_difference
+from vitrail.evaluation.intervals import bootstrap_ci, holm, paired_difference, wilson
 
 
 @pytest.mark.parametrize("discrete", [True, False])
@@ -78,3 +78,11 @@ def test_the_normal_limit_of_many_users_agrees(monkeypatch):
     for a, b in zip(drawn, limit, strict=True):
         assert a == pytest.approx(b, abs=0.006)
     assert drawn[0] != limit[0]
+
+
+def test_wilson_against_worked_values() -> None:
+    # Newcombe 1998, Statistics in Medicine 17, table I: 81/263, 15/148, 0/20, 1/29
+    for hits, trials, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):
+        assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(7, 7)[1] == 1.0

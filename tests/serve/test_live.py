@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -34,8 +35,8 @@ from vitrail.serve.tokens import Tokens
 class Shop:
     """Answers the catalogue after the last item of the history; what a user did before is in `known`."""
 
-    def __init__(self, name: str = "shop", delay: float = 0.0, known: dict[str, list[tuple[str, int]]] | None = None) -> None:
-        self._name, self.delay, self.known = name, delay, known or {}
+    def __init__(self, name: str = "shop", hold: threading.Event | None = None, known: dict[str, list[tuple[str, int]]] | None = None) -> None:
+        self._name, self.hold, self.known = name, hold, known or {}
         self.info: dict[str, Any] = {}
         self.items = pl.DataFrame({"item": [f"i{n}" for n in range(10)], "price": [float(n) for n in range(10)], "tags": [["x"]] * 10, "day": [None] * 10})
         self.items = self.items.with_columns(pl.col("day").cast(pl.Date))
@@ -51,8 +52,8 @@ class Shop:
 
     def answer(self, user: str | None, history: list[str] | None, k: int, include_seen: bool, filter: str | None) -> dict[str, Any]:
         self.asked.append((user, history))
-        if self.delay and history != []:
-            time.sleep(self.delay)
+        if self.hold is not None and history != []:
+            self.hold.wait(30)
         seen = [item for item, _ in self.known.get(user or "", [])] + list(history or [])
         start = self.item_ids.code(seen[-1]) + 1 if seen else 0
         names = [f"i{(start + n) % 10}" for n in range(10)]
@@ -78,7 +79,7 @@ class Full(Shop):
     ) -> dict[str, Any]:
         found = super().answer(user, history, k, include_seen, filter)
         found["items"] = [{**row, "why": {"context": context} if explain else None} for row in found["items"]]
-        return found | {"degraded": None if budget_ms is None else "cut short"}
+        return found | {"degraded": None if budget_ms is None else f"cut short after {budget_ms:g} ms"}
 
     def overlay(self, changes: Any, withdrawn: Any) -> None:
         self.told = (dict(changes), set(withdrawn))
@@ -235,6 +236,16 @@ class Stubborn:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def history(self, user: str, limit: int) -> Any:
+        if isinstance(self.error, StoreAway):
+            raise self.error
+        return self.inner.history(user, limit)
+
+    def rates(self, since: int) -> Any:
+        if isinstance(self.error, StoreAway):
+            raise self.error
+        return self.inner.rates(since)
+
     def write(self, events: Any, served: Any = ()) -> Any:
         if self.error is not None:
             raise self.error
@@ -248,10 +259,14 @@ def test_a_full_store_refuses_events_and_answers_questions(serving: Serving, sto
     stubborn = Stubborn(store)
     client = serving(store=stubborn)
     client.post("/events", json={"user": "u", "item": "i4"})
-    for error, status in ((StoreFull("It is full."), 507), (StoreAway("It is away."), 503)):
+    for error, status, first in ((StoreFull("It is full."), 507, "i5"), (StoreAway("It is away."), 503, "i0")):
         stubborn.error = error
         assert sentence(client.post("/events", json={"user": "u", "item": "i5"}), status) == str(error)
-        assert items(client.get("/recommend?user=u&k=1", headers={"X-Request-ID": f"r{status}"})) == ["i5"]
+        for n in range(2):
+            answer = client.get("/recommend?user=u&k=1", headers={"X-Request-ID": f"r{status}" if n else f"first-{status}"})
+            assert items(answer) == [first]
+            assert (answer.json()["degraded"] is None) == (status == 507)
+        assert client.get("/metrics").status_code == 200
         assert sentence(client.get("/ready"), 503) == str(error)
         assert client.get("/health").status_code == 200
     stubborn.error = None
@@ -293,6 +308,8 @@ def test_what_is_answered_is_logged_and_joined(serving: Serving, store: Store) -
     assert 'vitrail_variant_click_rate{variant="v1"} 0.5' in text
     low = float(text.split('vitrail_variant_click_rate_low{variant="v1"} ')[1].split("\n")[0])
     assert low == pytest.approx(0.0945, abs=1e-3)
+    rates = client.get("/models").json()["rates"]["v1"]
+    assert rates == {"requests": 2, "shown": 3, "clicked": 1, "clicked_requests": 1, "click_rate": 0.5, "interval": [low, pytest.approx(1 - low)]}
 
 
 def test_what_waits_is_written_at_the_end(store: Store) -> None:
@@ -505,8 +522,9 @@ def test_other_processes_and_restarts_follow_the_plan(serving: Serving, folder: 
     eventually(lambda: second.app.state.live.models.plan.loads == {"v2": 2})  # type: ignore[attr-defined]
     assert first.app.state.live.models.current.asker.answerer.told == ({}, {"i1"})  # type: ignore[attr-defined]
     # a plan that cannot be followed is not
-    store.put_state("models", json.dumps(Plan(current="broken").model_dump()))
-    time.sleep(0.7)
+    broken = json.dumps(Plan(current="broken").model_dump())
+    store.put_state("models", broken)
+    eventually(lambda: first.app.state.live._plan_text == broken)  # type: ignore[attr-defined]
     assert first.get("/models").json()["current"] == "v2"
     store.put_state("models", '{"current": 3}')
     assert serving(name="v1", models=folder, load=load).get("/models").json()["current"] == "v1"
@@ -516,20 +534,23 @@ def test_other_processes_and_restarts_follow_the_plan(serving: Serving, folder: 
 
 
 def test_a_slow_model_is_answered_within_the_budget(serving: Serving) -> None:
-    client = serving(Shop(delay=0.6), budget_ms=40)
+    hold = threading.Event()
+    client = serving(Shop(hold=hold), budget_ms=40)
     client.post("/items", json={"withdraw": ["i1"]})
-    begin = time.perf_counter()
+    # it comes although the model does not
     answer = client.get("/recommend?user=u&k=2&filter=price<5").json()
-    assert time.perf_counter() - begin < 0.5
     assert [row["item"] for row in answer["items"]] == ["i0", "i2"]
     assert (answer["fallback"], "40 ms" in answer["degraded"]) == ("popular", True)
     client.app.state.live._late = 99  # type: ignore[attr-defined]
     assert client.get("/recommend?user=u").json()["degraded"]
     client.app.state.live._late = 1  # type: ignore[attr-defined]
     assert "vitrail_degraded_total 2.0" in client.get("/metrics").text
+    hold.set()
     eventually(lambda: client.app.state.live._late == 0)  # type: ignore[attr-defined]
-    assert serving(Full(), budget_ms=5000).get("/recommend?user=u").json()["degraded"] == "cut short"
+    assert serving(Full(), budget_ms=5000).get("/recommend?user=u").json()["degraded"] == "cut short after 4000 ms"
+    hold.clear()
     assert "no column" in sentence(client.get("/recommend?user=u&filter=prize<5"), 422)
+    hold.set()
 
 
 ROLES = {"read": "r-token", "events": "e-token", "admin": "a-token"}

@@ -137,3 +137,27 @@ def test_settings_out_of_bounds(monkeypatch: pytest.MonkeyPatch, flags: dict[str
 def test_loopback() -> None:
     assert all(server.is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "127.8.0.1"))
     assert not any(server.is_loopback(host) for host in ("0.0.0.0", "10.0.0.1", "::", "example.org"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from vitrail.testing import checkerboard
+    from vitrail.train.fit import fit
+
+    folder = tmp_path_factory.mktemp("server")
+    fit("popular", checkerboard(folder / "board"), split="leave-last-out", out=folder / "runs" / "first", quiet=True)
+    return folder / "runs" / "first"
+
+
+def test_a_run_is_opened_with_its_store_and_neighbours(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setenv(server.TOKENS_VARIABLE, "read:r,admin:a")
+    settings = server.ServeSettings(path=str(run / "artifact"), store=str(server.beside(run)), budget_ms=5000, log="none")
+    with TestClient(server._app(settings, None), headers={"Authorization": "Bearer a"}) as client:
+        assert client.get("/models").json()["offered"] == ["first"]
+        assert client.get("/recommend?user=u1").json()["variant"] == "first"
+    assert (run.parent / "first.store.sqlite").is_file()
+    settings = server.ServeSettings(path=str(run), plugins=[str(run / "none.py")])
+    with pytest.raises(SettingError, match="no file"):
+        server._app(settings, None)

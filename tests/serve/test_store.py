@@ -165,6 +165,30 @@ def test_nothing_of_a_forgotten_user_is_left_in_the_files(tmp_path: Path) -> Non
     store.close()
 
 
+def test_a_user_is_forgotten_while_others_write(tmp_path: Path) -> None:
+    path, name = tmp_path / "store.sqlite", "erase-me-5d2e"
+    store, busy = open_store(path), open_store(path)
+    store.write([[event(f"mine{n}", user=name) for n in range(50)]])
+    stop, written = threading.Event(), []
+
+    def write() -> None:
+        while not stop.is_set():
+            written.append(busy.write([[event(f"other{len(written)}", user="other")]])[0])
+            busy.history("other", 5)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert store.forget(name).events == 50
+    finally:
+        stop.set()
+        thread.join()
+    assert not any(name.encode() in file.read_bytes() for file in tmp_path.iterdir())
+    assert len(store.events(0, 100_000)) == sum(written)
+    store.close()
+    busy.close()
+
+
 def test_a_forgotten_user_leaves_the_append_only_file_of_redis(redis_url: str) -> None:
     store: Any = open_store(redis_url)
     folder = Path(store._client.config_get("dir")["dir"])

@@ -5,10 +5,12 @@ Screenshots go to studio/shots, which git ignores.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -42,6 +44,11 @@ def start(*words: str) -> tuple[subprocess.Popen[str], str]:
     told = process.stderr.readline()
     found = re.search(r"http://127\.0\.0\.1:\d+", told)
     assert found, told + process.stderr.read()
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", int(found.group().rpartition(":")[2])), timeout=5).close()
+            break
+        time.sleep(0.05)
     return process, found.group()
 
 

@@ -97,7 +97,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, data, funnel, house, lab, learn, policy
+    from vitrail.cli import answer, data, funnel, house, lab, learn, live, policy
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
@@ -109,13 +109,17 @@ def _assemble() -> None:
         ("recommend", answer.recommend),
         ("similar", answer.similar),
         ("serve", answer.serve),
+        ("update", live.update),
+        ("forget", live.forget),
         ("doctor", house.doctor),
     ]
     app.add_typer(data.app, name="data")
     app.add_typer(funnel.app, name="funnel")
     app.add_typer(policy.app, name="policy")
-    for name, verb in verbs:
-        app.command(name)(verb)
+    for verb in (live.impressions, live.events):
+        data.app.command(verb.__name__)(verb)
+    for name, command in verbs:
+        app.command(name)(command)
 
 
 _assemble()

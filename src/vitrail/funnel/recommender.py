@@ -262,7 +262,7 @@ class Recommender:
         known = self.known.histories(self.user_ids.encode([user]))
         if known.times is None:
             return set()
-        return {(self.item_ids.ids[code], time) for code, time in zip(known.items.tolist(), known.times.tolist(), strict=True)}
+        return set(zip(self.item_ids.decode_series(known.items.numpy()).to_list(), known.times.tolist(), strict=True))
 
     def overlay(self, changes: Mapping[str, Mapping[str, Any]], withdrawn: Set[str]) -> None:
         """From now on attributes are those of the artifact with `changes` (item -> attribute -> value), and `withdrawn` items are never answered.

@@ -83,6 +83,8 @@ class Question:
     budget_ms: float | None = None
     diversity: float | None = None
     explore: float | None = None
+    trouble: str | None = None
+    """Why the history lacks the user's newest events, where it does."""
 
 
 class Asker:

@@ -128,7 +128,7 @@ def add_models(app: FastAPI, live: Live) -> None:
 
     @app.get("/models", responses={200: {"model": ModelsAnswer}}, summary="The versions of the model")
     async def models() -> Response:
-        return reply(live.models.shown())
+        return reply(await live.shown_models())
 
     @app.post("/models", responses={200: {"model": ModelsAnswer}, **PROBLEMS}, summary="Load, switch, share, shadow or roll back a version")
     async def change(told: ModelsBody) -> Response:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,8 @@ import orjson
 import polars as pl
 
 from vitrail.data.conditions import matches
-from vitrail.errors import VitrailError
+from vitrail.errors import ResourceError, VitrailError
+from vitrail.evaluation.intervals import wilson
 from vitrail.serve.answerer import Question, Remembers, rows_of
 from vitrail.serve.meter import Meter
 from vitrail.serve.models import Change, Models, Version, read_plan
@@ -34,7 +36,12 @@ RATES_OVER = 7 * 86_400
 """Click rates are of so many newest seconds."""
 THREADS = 8
 """Questions under a time budget that may be computed at once; with that many late, the popular items answer at once."""
+SECONDS_AWAY = 1.0
+"""A store that could not be read is not asked for histories again for so long."""
+AWAY = "The newest events could not be read: the answer goes by what the model knows."
 ANSWER = ("fallback", "degraded", "items", "propensities")
+INNER = 0.8
+"""Part of the time budget that an answerer which minds it is told of; the rest is for whatever comes around it."""
 LISTENING = 4
 """Questions that may wait for the shadow; more are not asked of it."""
 
@@ -63,11 +70,12 @@ class Live:
     def __post_init__(self) -> None:
         self._version = 0
         self._plan_text: str | None = None
-        self._rates: tuple[float, dict[str, Rate]] = (-1e9, {})
+        self._rates: tuple[float, dict[str, Rate]] = (-math.inf, {})
         self._pool = ThreadPoolExecutor(THREADS, "vitrail-budget")
         self._late = 0
         self._listening = 0
         self._lost = 0
+        self._away_until = -math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         if self.store is not None:
             self.writer = Writer(self.store, self.flush)
@@ -130,6 +138,7 @@ class Live:
         version = self.models.pick(question.user if question.user is not None else request)
         asked = await self._with_history(question, version)
         found = await self._answer(version, asked)
+        found["degraded"] = found["degraded"] or asked.trouble
         answer = {"user": question.user, "request_id": request, "variant": version.name, **{key: found[key] for key in ANSWER}}
         if "trace" in found:
             answer["trace"] = found["trace"]
@@ -147,28 +156,36 @@ class Live:
         Raises SettingError where no such version is loaded.
         """
         version = self.models.version(name) if name is not None else self.models.pick(question.user or "")
-        found = version.asker.ask(await self._with_history(question, version))
-        return {"user": question.user, "variant": version.name, **found}
+        asked = await self._with_history(question, version)
+        found = version.asker.ask(asked)
+        return {"user": question.user, "variant": version.name, **found, "degraded": found["degraded"] or asked.trouble}
 
     async def _with_history(self, question: Question, version: Version) -> Question:
-        """The question with the user's events since the artifact was made; a history of the request comes after them."""
+        """The question with the user's events since the artifact was made, before a history of the request."""
         store, user = self.store, question.user
-        if store is None or user is None or not user:
+        if store is None or not user:
             return question
-        stored = await self.aside(lambda: store.history(user, self.max_history))
+        if time.monotonic() < self._away_until:
+            return replace(question, trouble=AWAY)
+        try:
+            stored = await self.aside(lambda: store.history(user, self.max_history))
+        except ResourceError as error:
+            # a store that is away must not take the answers with it, nor make each of them wait for it
+            self._away_until = time.monotonic() + SECONDS_AWAY
+            logger.error("histories cannot be read", extra={"facts": {"reason": str(error)}})
+            return replace(question, trouble=AWAY)
         if self.history_kinds:
             stored = [event for event in stored if event.kind in self.history_kinds]
+        if stored and isinstance(version.asker.answerer, Remembers) and (known := version.asker.answerer.known_events(user)):
+            stored = [event for event in stored if (event.item, event.timestamp) not in known]
         if not stored:
             return question
-        if isinstance(version.asker.answerer, Remembers) and (known := version.asker.answerer.known_events(user)):
-            stored = [event for event in stored if (event.item, event.timestamp) not in known]
-        history = [event.item for event in stored] + (question.history or [])
-        return replace(question, history=history) if history else question
+        return replace(question, history=[event.item for event in stored] + (question.history or []))
 
     async def _answer(self, version: Version, question: Question) -> dict[str, Any]:
         if self.budget_ms is None:
             return version.asker.ask(question)
-        question = replace(question, budget_ms=self.budget_ms)
+        question = replace(question, budget_ms=INNER * self.budget_ms)
         if self._late < THREADS:
             task = asyncio.get_running_loop().run_in_executor(self._pool, version.asker.ask, question)
             try:
@@ -260,7 +277,7 @@ class Live:
             await asyncio.to_thread(self.store.put_state, "models", text)
             self._plan_text = text
         await asyncio.to_thread(self.models.follow, plan)
-        return self.models.shown()
+        return await self.shown_models()
 
     def row(self, item: str) -> Mapping[str, Any] | None:
         """The attributes of an item as they are now; none where there is no such item, or no longer."""
@@ -273,12 +290,26 @@ class Live:
             return row if change is None else row | {key: value for key, value in change.attributes.items() if key not in row}
         return None if change is None else {"item": item, **change.attributes}
 
+    async def rates(self) -> dict[str, Rate]:
+        """What became of the answers of each variant, counted anew now and then; the last count where the store is away."""
+        if self.store is not None and time.monotonic() - self._rates[0] > SECONDS_OF_RATES:
+            with contextlib.suppress(ResourceError):
+                self._rates = (time.monotonic(), await asyncio.to_thread(self.store.rates, now() - RATES_OVER * 1_000_000))
+        return self._rates[1]
+
+    async def shown_models(self) -> dict[str, Any]:
+        """What GET /models answers."""
+        rows = {}
+        for variant, rate in sorted((await self.rates()).items()):
+            ends = wilson(rate.clicked_requests, rate.requests)
+            share = rate.clicked_requests / max(rate.requests, 1)
+            counts = {"requests": rate.requests, "shown": rate.shown, "clicked": rate.clicked, "clicked_requests": rate.clicked_requests}
+            rows[variant] = counts | {"click_rate": share, "interval": list(ends)}
+        return self.models.shown() | {"rates": rows}
+
     async def page(self) -> bytes:
         """What /metrics answers."""
         if self.writer is not None and self.writer.lost > self._lost:
             self.meter.lost.inc(self.writer.lost - self._lost)
             self._lost = self.writer.lost
-        if self.store is not None and time.monotonic() - self._rates[0] > SECONDS_OF_RATES:
-            rates = await asyncio.to_thread(self.store.rates, now() - RATES_OVER * 1_000_000)
-            self._rates = (time.monotonic(), rates)
-        return self.meter.page(self._rates[1])
+        return self.meter.page(await self.rates())

@@ -72,7 +72,8 @@ class ContentSearch:
             found = dataset.vectors(KINDS[kind])
         except (ImportError, VitrailError):
             return None
-        info = found.info
+        info: Any = found.info
+        encoder: Any
         if kind == "text":
             options = TextSettings.of(info.settings, where=f"the settings of the text vectors of {path}")
             encoder = text_encoder(info.encoder, compose(dataset.items, info.columns), options, torch.device("cpu"), "fp32")

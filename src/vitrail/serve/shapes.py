@@ -117,6 +117,20 @@ class ModelRow(BaseModel):
     shadow: bool
 
 
+class RateRow(BaseModel):
+    """What became of a variant's answers of the last 7 days."""
+
+    requests: int
+    shown: int
+    """Items."""
+    clicked: int
+    clicked_requests: int
+    click_rate: float
+    """Share of requests with a clicked item."""
+    interval: list[float]
+    """Its 95 % Wilson interval."""
+
+
 class ModelsAnswer(BaseModel):
     """The answer to /models."""
 
@@ -125,6 +139,7 @@ class ModelsAnswer(BaseModel):
     versions: list[ModelRow]
     offered: list[str]
     """Models in the service's folder that could be loaded."""
+    rates: dict[str, RateRow]
 
 
 class EventBody(_Request):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,13 @@ def fit(
     refit: bool = False,
     device: str = "auto",
     quiet: bool = False,
+    start: Callable[[System], None] | None = None,
 ) -> FitResult:
     """Fit `system` on the train part of `data`, selecting on its validation part, and save a run in `out`.
 
     `split` as in `parse_split` (none: the default of the data); `settings` are the system's own and those of training;
-    `refit` fits again on train and valid for the chosen number of epochs. Raises VitrailError: one sentence.
+    `refit` fits again on train and valid for the chosen number of epochs. `start` changes the weights training starts from.
+    Raises VitrailError: one sentence.
     """
     cls = registry.find(system)
     config = cls.Config.of(settings or {}, where=f'settings of system "{system}"')
@@ -113,7 +115,7 @@ def fit(
         return FitResult(load(folder), folder, Progress(finished=True), split_made)
     sizes = Sizes(len(dataset.users), len(dataset.items))
     _check_memory(cls, config, sizes, len(split_made.train), quiet)
-    fitter = Fitter(dataset, split_made, protocol, seed, where, quiet, folder, resume)
+    fitter = Fitter(dataset, split_made, protocol, seed, where, quiet, folder, resume, start=start)
     model, given, progress = fitter.fit(cls, config, sizes)
     counts = torch.from_numpy(split_made.train.item_counts)
     info = {
@@ -188,13 +190,15 @@ class Fitter:
         resume: bool,
         *,
         watch: Watch | None = None,
+        start: Callable[[System], None] | None = None,
     ) -> None:
-        """`folder` keeps checkpoints (none: nothing is written); `watch` is told each validation and may end the fit by raising."""
+        """`folder` keeps checkpoints (none: nothing is written); `watch` is told each validation and may end the fit by raising; `start`
+        changes the weights training starts from."""
         self.dataset, self.split, self.protocol, self.seed, self.device = dataset, split, protocol, seed, device
         self.quiet, self.folder, self.resume = quiet, folder, resume
         self.counts = split.train.item_counts
         self.popularity = torch.from_numpy(self.counts).float()
-        self.watch = watch
+        self.watch, self.start = watch, start
         self.validation: dict[str, Any] | None = None
 
     def fit(self, cls: type[System], config: Any, sizes: Sizes) -> tuple[System, Given, Progress]:
@@ -218,7 +222,10 @@ class Fitter:
         """A model with its starting weights, as the seed draws them."""
         torch.manual_seed(self.seed)
         given = Given.of(log, cls.needs)
-        return cls(config, sizes, given), given
+        model = cls(config, sizes, given)
+        if self.start is not None:
+            self.start(model)
+        return model, given
 
     def _train(self, model: System, config: Any, log: Any, stage: str, epochs: int | None) -> Progress:
         if not model.trained:

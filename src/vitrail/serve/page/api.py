@@ -4,6 +4,7 @@ role admin where there are tokens, since they show what people did."""
 # No `from __future__ import annotations` here: FastAPI reads the types as objects.
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import polars as pl
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
-from vitrail.errors import VitrailError
+from vitrail.errors import ResourceError, VitrailError
 from vitrail.evaluation.intervals import wilson
 from vitrail.serve.answerer import Question
 from vitrail.serve.live import RATES_OVER, Live, now
@@ -129,8 +130,12 @@ class Page:
             codes = known.histories(ids.encode([user])).items
             items = answerer.item_ids.ids.gather(codes.numpy()).to_list()
         seen = answerer.known_events(user) if hasattr(answerer, "known_events") else set()
-        stored = [] if live.store is None or not user else await asyncio.to_thread(live.store.history, user, k)
-        later = [event.item for event in stored if (event.item, event.timestamp) not in seen]
+        stored = []
+        if live.store is not None and user:
+            with contextlib.suppress(ResourceError):  # a store that is away takes no page with it
+                stored = await asyncio.to_thread(live.store.history, user, k)
+        kinds = live.history_kinds
+        later = [event.item for event in stored if (event.item, event.timestamp) not in seen and (not kinds or event.kind in kinds)]
         every = [*items, *later]
         cards = self.cards()
         return {"user": user, "known": user in (ids.ids if ids is not None and ids.code(user) >= 0 else ()), "events": len(every),

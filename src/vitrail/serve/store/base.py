@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from vitrail.errors import ResourceError, SettingError, did_you_mean
+from vitrail.errors import DataError, ResourceError, SettingError, did_you_mean
 
 KINDS = ("sqlite", "postgresql", "redis")
 """Stores by the scheme of their URL."""
@@ -25,9 +25,8 @@ class StoreAway(ResourceError):
     """The store cannot be reached or does not answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something a user did with an item."""
+class Event(NamedTuple):
+    """Something a user did with an item. A tuple, because a history makes many of them for one answer."""
 
     id: str
     user: str
@@ -41,8 +40,7 @@ class Event:
     """JSON object"""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """An answer that was given."""
 
     request: str
@@ -178,6 +176,14 @@ def open_store(url: str | Path) -> Store:
 
         return RedisStore(text)
     raise SettingError(f'There is no kind of store "{scheme}".{did_you_mean(scheme, KINDS)}')
+
+
+def open_existing(url: str) -> Store:
+    """The store at `url`; raises DataError where that would make a new file, and as `open_store`."""
+    path = url.partition(":///")[2] if url.startswith("sqlite:///") else url
+    if "://" not in path and not Path(path).is_file():
+        raise DataError(f"There is no store at {path}: a service keeps its own beside the run it serves, as RUN.store.sqlite.")
+    return open_store(url)
 
 
 def shown_url(url: str) -> str:

@@ -98,10 +98,9 @@ class PostgresStore:
         fresh = []
         with self._transaction() as cursor:
             for batch in events:
-                values = [(e.id, e.user, e.item, e.timestamp, e.kind, e.value, e.request, e.context) for e in batch]
-                if values:
-                    cursor.executemany(PUT_EVENT, values)
-                fresh.append(cursor.rowcount if values else 0)
+                if batch:
+                    cursor.executemany(PUT_EVENT, batch)
+                fresh.append(cursor.rowcount if batch else 0)
             if served:
                 rows = [
                     (s.request, s.timestamp, s.variant, s.user, json.dumps(list(s.items)), json.dumps(list(s.propensities)), s.context) for s in served

@@ -90,8 +90,7 @@ class RedisStore:
         """One script, one sync of the append-only file."""
         flat: list[Any] = [sum(len(batch) for batch in events)]
         for event in (event for batch in events for event in batch):
-            record = [event.id, event.user, event.item, event.timestamp, event.kind, event.value, event.request, event.context]
-            flat += [event.id, event.user, event.item, event.timestamp, event.request or "", json.dumps(record)]
+            flat += [event.id, event.user, event.item, event.timestamp, event.request or "", json.dumps(event)]
         for one in served:
             record = [one.request, one.timestamp, one.variant, one.user, list(one.items), list(one.propensities), one.context]
             flat += [one.request, "" if one.user is None else "=" + one.user, one.timestamp, json.dumps(record)]

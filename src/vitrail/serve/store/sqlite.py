@@ -107,7 +107,7 @@ class SqliteStore:
         with self._transaction() as connection:
             for batch in events:
                 before = connection.total_changes
-                connection.executemany(PUT_EVENT, [(e.id, e.user, e.item, e.timestamp, e.kind, e.value, e.request, e.context) for e in batch])
+                connection.executemany(PUT_EVENT, batch)
                 fresh.append(connection.total_changes - before)
             if served:
                 connection.executemany(PUT_SERVED, [(*_packed(one), len(one.items)) for one in served])
@@ -116,7 +116,7 @@ class SqliteStore:
     def history(self, user: str, limit: int) -> list[Event]:
         """One look into an index."""
         rows = self._rows(f"select {EVENT} from events where user = ? order by timestamp desc, place desc limit ?", (user, limit))
-        return [Event(*row) for row in reversed(rows)]
+        return [Event._make(row) for row in reversed(rows)]
 
     def events(self, after: int, limit: int) -> list[tuple[int, Event]]:
         """In the order they came."""
