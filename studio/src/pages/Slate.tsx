@@ -175,7 +175,15 @@ function Past() {
   const known = history?.items ?? [];
   const count = known.length + clicks.length;
   useEffect(() => {
-    if (strip.current) strip.current.scrollLeft = strip.current.scrollWidth;
+    const list = strip.current;
+    if (list === null) return;
+    // the newest are the ones to see, also when the page makes room for the reasons
+    const watch = new ResizeObserver(() => {
+      list.scrollLeft = list.scrollWidth;
+    });
+    watch.observe(list);
+    list.scrollLeft = list.scrollWidth;
+    return () => watch.disconnect();
   }, [count]);
   const note = user !== null && history !== null && history.events > known.length ? `the newest ${known.length} of ${number(history.events)}, oldest first` : "oldest first";
   return (
