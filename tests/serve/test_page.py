@@ -115,7 +115,7 @@ def test_pictures_that_are_none_are_none(tmp_path: Path, shop: Path, monkeypatch
     assert [kept.small(name, 96) for name in "abc"] == [None] * 3
     Image.new("RGB", (40, 40)).save(tmp_path / "large.png")
     kept._files = {"d": "large.png"}
-    monkeypatch.setattr(pictures, "PIXELS", 100)
+    monkeypatch.setattr("vitrail.data.pictures.PIXELS", 100)
     assert kept.small("d", 96) is None
     monkeypatch.setattr(pictures, "LARGEST", 10)
     assert kept.small("d", 96) is None

@@ -39,6 +39,8 @@ def recommend(
     k: Count = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Items of the history may come back.")] = False,
     filter: Filter = None,
+    diversity: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="How different the items are, 0 to 1; of one answer.")] = None,
+    explore: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="How much is left to chance, 0 to 1, where a funnel explores.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted --users job.")] = False,
     system: Plugin = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -49,8 +51,12 @@ def recommend(
         raise SettingError("Ask for one of --user U, --history A,B,C or --users all|FILE.")
     if (users is None) != (out is None):
         raise SettingError("--users and --out RECS.parquet go together.")
+    if users is not None and (diversity is not None or explore is not None):
+        raise SettingError("--diversity and --explore shape one answer: ask for one user or history, or put them into the funnel's file.")
     if resume and users is None:
         raise SettingError("--resume goes on with a --users job.")
+    from vitrail.serve.answerer import Asker, Question
+
     recommender = _open(run, system)
     if users is not None and out is not None:
         asked: Any = "all" if users == "all" else read_users(Path(users))
@@ -62,7 +68,7 @@ def recommend(
             show.line(f"{rows:,} recommendations for {count:,} users are in {out}.")
         return
     ids = None if history is None else split_ids(history)
-    answer = recommender.answer(user, ids, k, include_seen, filter)
+    answer = Asker(recommender).ask(Question(user, ids, k, include_seen, filter, diversity=diversity, explore=explore))
     if json:
         show.emit({"user": answer["user"], "request_id": str(uuid.uuid4()), "fallback": answer["fallback"], "items": answer["items"]})
         return

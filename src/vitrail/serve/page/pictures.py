@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 from vitrail.data.dataset import Dataset
+from vitrail.data.pictures import small_jpeg
 from vitrail.errors import VitrailError
 
 SIZES = (96, 240, 480)
 """Pixels of the longer side that are made."""
 LARGEST = 25 * 2**20
 """Bytes of a file that is opened."""
-PIXELS = 60_000_000
-"""Of a picture that is decoded."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MEMORY = 32 * 2**20
 """Bytes of small copies that are kept."""
@@ -71,21 +69,9 @@ class Pictures:
 
 
 def _shrunk(file: Path, size: int) -> bytes | None:
-    from PIL import Image
-
     try:
         if not file.is_file() or file.stat().st_size > LARGEST:
             return None
-        with Image.open(file, formats=FORMATS) as opened:
-            if opened.width * opened.height > PIXELS:
-                return None
-            opened.draft("RGB", (2 * size, 2 * size))
-            flat = opened.convert("RGBA")
-            flat.thumbnail((size, size))
-            paper = Image.new("RGB", flat.size, "white")
-            paper.paste(flat, mask=flat.getchannel("A"))
-            coded = io.BytesIO()
-            paper.save(coded, "JPEG", quality=86, subsampling=0, optimize=True)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except OSError:
         return None
-    return coded.getvalue()
+    return small_jpeg(file, size, quality=86, subsampling=0, formats=FORMATS)
