@@ -42,7 +42,7 @@ def build(runs: Path, data: Path, names: Sequence[str], floor: str) -> Path:
     from vitrail.funnel.file import FunnelFile
 
     sources = [{"run": str((runs / name).resolve()), "k": 100 if name != floor else 30, "weight": 1.0 if name != floor else 0.2} for name in names]
-    stages = {"arrange": {"system": "mmr", "settings": {"weight": 0.85}}, "explore": {"policy": "epsilon-greedy", "settings": {"epsilon": 0.0}}}
+    stages = {"arrange": {"system": "mmr", "settings": {"weight": 0.7}}, "explore": {"policy": "epsilon-greedy", "settings": {"epsilon": 0.0}}}
     run_funnel(FunnelFile.of({"funnel": "shop", "data": str(data.resolve()), "retrieve": sources, "fuse": {"k": 150}, **stages}), runs / FUNNEL)
     return runs / FUNNEL
 

@@ -15,10 +15,11 @@ from PIL import Image
 from vitrail.data.dataset import Dataset
 from vitrail.data.simulate import SimulatorSettings, simulate
 from vitrail.funnel.build import open_answerer, run_funnel
+from vitrail.funnel.catalogue import columns_for_people
 from vitrail.funnel.file import FunnelFile
 from vitrail.serve.app import create_app
 from vitrail.serve.page import pictures
-from vitrail.serve.page.cards import word_counts
+from vitrail.serve.page.cards import Cards, count_values, matching
 from vitrail.serve.page.pictures import Pictures
 from vitrail.serve.page.runs import read_runs
 from vitrail.serve.page.static import built
@@ -206,9 +207,19 @@ def test_runs_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     assert len(curve) <= 302 and curve[0]["epoch"] == 1 and curve[-1]["epoch"] == 999
 
 
-def test_words_and_a_catalogue_without_titles() -> None:
-    assert word_counts(pl.DataFrame({"item": ["a"], "title": ["Red red hat"]}), "title") == {"red": 1, "hat": 1}
-    assert word_counts(pl.DataFrame({"item": ["a"]}), None) == {}
+def test_what_is_in_common_is_told_by_how_telling_it_is() -> None:
+    table = pl.DataFrame(
+        {"item": list("abcdefghij"), "title": ["Red wool hat 1996", "red cap", *["other"] * 8], "tags": [["x", "y"], ["x"], *[["y"]] * 8], "kind": ["k"] * 10}
+    )
+    cards = Cards(columns_for_people(table.schema, {"title": "text", "tags": "categories", "kind": "category"}), Pictures(None))
+    counts = count_values(table, cards.columns)
+    assert counts["tags", "y"] == 9 and counts["tags", "x"] == 2 and counts["word", "red"] == 2 and counts["kind", "k"] == 10
+    rows = table.to_dicts()
+    (told,) = matching(cards, [rows[0]], [rows[0], rows[1], rows[1]], counts, len(table))
+    assert told[:2] == [{"attribute": "tags", "value": "x", "items": 3}, {"attribute": "word", "value": "red", "items": 3}]
+    assert {one["value"] for one in told} == {"x", "red", "wool", "hat"}, "neither what most items have nor a number"
+    bare = Cards(columns_for_people({"item": pl.String()}, {}), Pictures(None))
+    assert matching(bare, [{"item": "a"}], [{"item": "b"}], count_values(pl.DataFrame({"item": ["a"]}), bare.columns), 1) == [[]]
 
 
 def test_where_there_are_tokens_the_page_is_open_and_its_questions_want_an_admin(shop: Path) -> None:

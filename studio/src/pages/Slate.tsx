@@ -150,7 +150,7 @@ function Dials() {
       >
         <label htmlFor={id}>Only items where</label>
         <div className="joined">
-          <input id={id} value={typed} placeholder={session.state.columns.price ? `${session.state.columns.price} < 20` : "…"} spellCheck={false} autoComplete="off" onChange={(event) => setTyped(event.target.value)} />
+          <input id={id} value={typed} placeholder={session.state.columns.price ? `${session.state.columns.price} < 20` : "a condition"} spellCheck={false} autoComplete="off" onChange={(event) => setTyped(event.target.value)} />
           <button type="submit">Set</button>
         </div>
       </form>

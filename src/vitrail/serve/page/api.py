@@ -17,7 +17,7 @@ from vitrail.errors import ResourceError, VitrailError
 from vitrail.evaluation.intervals import wilson
 from vitrail.serve.answerer import Question
 from vitrail.serve.live import RATES_OVER, Live, now
-from vitrail.serve.page.cards import Cards, matching, word_counts
+from vitrail.serve.page.cards import Cards, Counts, count_values, matching
 from vitrail.serve.page.data import distributions
 from vitrail.serve.page.pictures import SIZES, Pictures
 from vitrail.serve.page.runs import read_runs
@@ -42,7 +42,7 @@ class Page:
         self.live, self.runs = live, runs
         self._pictures: dict[str | None, Pictures] = {}
         self._cards: dict[str, tuple[Any, Cards]] = {}
-        self._words: tuple[Any, dict[str, int]] = (None, {})
+        self._counts: tuple[Any, Counts] = (None, {})
         self._data: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
@@ -72,12 +72,12 @@ class Page:
         found = (self.live.row(item) for item in items)
         return [row for row in found if row is not None]
 
-    def words(self) -> dict[str, int]:
-        """Word -> items whose title has it."""
+    def counts(self) -> Counts:
+        """How many items have each value and each word."""
         items = self.answerer.items
-        if self._words[0] is not items:
-            self._words = items, word_counts(items, self.cards().columns.title)
-        return self._words[1]
+        if self._counts[0] is not items:
+            self._counts = items, count_values(items, self.cards().columns)
+        return self._counts[1]
 
     def state(self) -> dict[str, Any]:
         """What the page shows of the service itself."""
@@ -149,7 +149,7 @@ class Page:
         rows = {row["item"]: row for row in self.rows([row["item"] for row in found["items"]])}
         before = self.rows(list(dict.fromkeys(past[-50:])))
         cards = self.cards()
-        told = matching(cards, [rows.get(row["item"], {"item": row["item"]}) for row in found["items"]], before, self.words(), len(self.answerer.items))
+        told = matching(cards, [rows.get(row["item"], {"item": row["item"]}) for row in found["items"]], before, self.counts(), len(self.answerer.items))
         for row, match, chance in zip(found["items"], told, found["propensities"], strict=True):
             row |= {"matches": match, "propensity": chance, "card": cards.card(rows.get(row["item"], {"item": row["item"]}))}
         named = {one["item"] for row in found["items"] for key in ("history", "attention") for one in ((row["why"] or {}).get(key) or [])}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 from typing import Any
 
 import polars as pl
@@ -13,6 +15,8 @@ from vitrail.funnel.catalogue import Columns, columns_for_people
 from vitrail.serve.page.pictures import Pictures
 
 WORD = re.compile(r"[^\W_]+")
+WORD_KEY = "word"
+"""What a word of the title is called among attributes."""
 LONGEST = 1500
 """Characters of an attribute that are sent."""
 
@@ -64,52 +68,48 @@ class Cards:
         return items.with_columns(counts).filter(kept).sort("count", descending=True, maintain_order=True).head(k)["item"].to_list()
 
 
-def matching(
-    cards: Cards, rows: list[Mapping[str, Any]], history: list[Mapping[str, Any]], counts: Mapping[str, int], n_items: int
-) -> list[list[dict[str, Any]]]:
-    """What each of `rows` has in common with the history: attributes and words of the title, each with in how many of its items, the telling ones first.
+Counts = Mapping[tuple[str, str], int]
+"""(attribute, or "word"; value) -> items that have it."""
 
-    `counts`: word -> items whose title has it; words that one item in five has say nothing.
+
+def matching(cards: Cards, rows: list[Mapping[str, Any]], history: list[Mapping[str, Any]], counts: Counts, n_items: int) -> list[list[dict[str, Any]]]:
+    """What each of `rows` has in common with the history: attributes and words of the title, each with in how many of its items.
+
+    The telling ones come first: those of many items of the history and of few others. What half of the catalogue has says nothing, nor a word of a fifth.
     """
     columns = cards.columns
-    past = [_values(row, columns.groups) for row in history]
-    spoken = [_words(row, columns.title) for row in history]
+    past = Counter(one for row in history for one in _values(row, columns))
     found = []
     for row in rows:
-        told = []
-        for name, value in sorted(_values(row, columns.groups)):
-            n = sum((name, value) in one for one in past)
-            if n:
-                told.append({"attribute": name, "value": value, "items": n})
-        for word in sorted(_words(row, columns.title)):
-            n = sum(word in one for one in spoken)
-            if n and counts.get(word, 0) * 5 <= n_items and all(word != one["value"].lower() for one in told):
-                told.append({"attribute": "word", "value": word, "items": n})
-        found.append(sorted(told, key=lambda one: -one["items"])[:5])
+        shared = [one for one in sorted(_values(row, columns)) if past[one] and counts.get(one, 0) * (5 if one[0] == WORD_KEY else 2) <= n_items]
+        said = {value.lower() for name, value in shared if name != WORD_KEY}
+        shared = [one for one in shared if one[0] != WORD_KEY or one[1] not in said]
+        shared.sort(key=lambda one: -past[one] * log((n_items + 1) / (counts.get(one, 0) + 1)))
+        found.append([{"attribute": name, "value": value, "items": past[name, value]} for name, value in shared[:5]])
     return found
 
 
-def word_counts(items: pl.DataFrame, title: str | None) -> dict[str, int]:
-    """Word -> items whose title has it."""
-    if title is None:
-        return {}
-    words = items[title].cast(pl.String).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").list.unique().explode().drop_nulls()
-    return dict(words.value_counts().iter_rows())
+def count_values(items: pl.DataFrame, columns: Columns) -> dict[tuple[str, str], int]:
+    """How many items have each value of the attributes that put items into groups, and each word of their titles."""
+    found: dict[tuple[str, str], int] = {}
+    for name in columns.groups:
+        values = items[name].list.unique().explode() if isinstance(items.schema[name], pl.List) else items[name]
+        found |= {(name, value): count for value, count in values.cast(pl.String).drop_nulls().value_counts().iter_rows()}
+    if columns.title is not None:
+        words = items[columns.title].cast(pl.String).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").list.unique().explode().drop_nulls()
+        found |= {(WORD_KEY, word): count for word, count in words.value_counts().iter_rows()}
+    return found
 
 
-def _values(row: Mapping[str, Any], groups: tuple[str, ...]) -> set[tuple[str, str]]:
+def _values(row: Mapping[str, Any], columns: Columns) -> set[tuple[str, str]]:
     found = set()
-    for name in groups:
+    for name in columns.groups:
         value = row.get(name)
         for one in value if isinstance(value, list) else [value]:
             if one is not None and str(one).strip():
                 found.add((name, str(one)))
-    return found
-
-
-def _words(row: Mapping[str, Any], title: str | None) -> set[str]:
-    text = row.get(title) if title else None
-    return {word for word in WORD.findall(str(text).lower()) if len(word) > 2} if text else set()
+    title = row.get(columns.title) if columns.title else None
+    return found | {(WORD_KEY, word) for word in WORD.findall(str(title or "").lower()) if len(word) > 2 and not word.isdigit()}
 
 
 def _plain(value: Any) -> Any:
