@@ -111,6 +111,11 @@ def test_no_browser_no_picture_and_a_service_that_does_not_start_says_so(tmp_pat
     assert demo_studio.screenshot("http://127.0.0.1:1/", tmp_path / "a.png") is None
     monkeypatch.setattr(demo_studio, "BROWSERS", ("false",))
     assert demo_studio.screenshot("http://127.0.0.1:1/", tmp_path / "a.png") is None
+    fake = tmp_path / "browser"
+    fake.write_text('#!/bin/sh\nfor word in "$@"; do case "$word" in --screenshot=*) echo picture > "${word#--screenshot=}";; esac; done\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(demo_studio, "BROWSERS", (str(fake),))
+    assert demo_studio.screenshot("http://127.0.0.1:1/", tmp_path / "a.png") == tmp_path / "a.png"
     with pytest.raises(ResourceError, match="did not start"):
         demo_studio.Service(tmp_path / "nothing", tmp_path / "log")
 

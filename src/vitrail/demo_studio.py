@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -63,9 +62,8 @@ class Service:
         until = time.monotonic() + SECONDS_TO_START
         while time.monotonic() < until and self.process.poll() is None:
             found = re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8", errors="replace"))
-            with contextlib.suppress(OSError):  # the address is told a moment before it is listened at
-                if found and socket.create_connection(("127.0.0.1", int(found.group(1))), timeout=5).close() is None:
-                    return found.group()
+            if found is not None and _answers(int(found.group(1))):  # the address is told a moment before it is listened at
+                return found.group()
             time.sleep(0.1)
         self.stop()
         raise ResourceError(f"The service of the demo did not start: {log} says why.")
@@ -78,6 +76,14 @@ class Service:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def screenshot(address: str, place: Path) -> Path | None:

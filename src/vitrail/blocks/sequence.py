@@ -3,7 +3,7 @@ mask alone keeps padding out of every real position."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -122,5 +122,6 @@ class TransformerStack(nn.Module):
     def attention(self, events: Tensor, mask: Tensor) -> Tensor:
         """events (B, T, D), mask (B, T), no row empty -> (B, T) what the newest position reads of each event in the last layer, the mean over heads."""
         x = self._through(events, mask, len(self.layers) - 1)
-        last = self.layers[-1]
-        return last.attention.weights(last.norm_1(x) if self.norm == "pre" else x, mask.sum(1) - 1, mask)
+        last: Any = self.layers[-1]
+        weights: Tensor = last.attention.weights(last.norm_1(x) if self.norm == "pre" else x, mask.sum(1) - 1, mask)
+        return weights

@@ -223,11 +223,12 @@ class Recommender:
                 break
             source = {"name": name, "rank": before[code], "score": value}
             rows.append({"item": self.item_ids.ids[code], "rank": rank, "score": value, "sources": [source], "why": None})
-        answer = {"user": user, "fallback": None if itself else "popular", "items": rows}
+        answer: dict[str, Any] = {"user": user, "fallback": None if itself else "popular", "items": rows}
         if explain:
             if itself:
                 carried(rows, codes[0, : len(rows)], questions, self.item_ids.ids, [(self.name, self.model)])
-            stages = [{"stage": f"retrieve {name}", "count": len(before)}, *([] if diversity is None else [{"stage": "arrange mmr", "count": len(rows)}])]
+            retrieved = sum(code >= 0 for code in before)
+            stages = [{"stage": f"retrieve {name}", "count": retrieved}, *([] if diversity is None else [{"stage": "arrange mmr", "count": len(rows)}])]
             answer["trace"] = {"known": len(questions.items), "catalogue": len(self.item_ids), "milliseconds": dict(clock.rounded()), "stages": stages}
         return answer
 

@@ -111,11 +111,11 @@ class Asker:
     def ask(self, question: Question) -> dict[str, Any]:
         """{user, fallback, degraded, items, propensities}, and the `trace` where the answerer tells one. Raises SettingError for a dial it lacks."""
         words: dict[str, Any] = {}
-        for name, value in (("diversity", question.diversity), ("explore", question.explore)):
-            if value is not None:
+        for name, share in (("diversity", question.diversity), ("explore", question.explore)):
+            if share is not None:
                 if name not in self._takes:
                     raise SettingError(f'The model "{self.answerer.name}" has no stage that takes "{name}": leave it out.')
-                words[name] = value
+                words[name] = share
         for name, value in (("context", question.context), ("explain", question.explain or None), ("budget_ms", question.budget_ms)):
             if value is not None and name in self._takes:
                 words[name] = value

@@ -157,7 +157,7 @@ class Live:
         """
         version = self.models.version(name) if name is not None else self.models.pick(question.user or "")
         asked = await self._with_history(question, version)
-        found = version.asker.ask(asked)
+        found = await asyncio.to_thread(version.asker.ask, asked)  # reasons take their time, and nobody else waits for them
         return {"user": question.user, "variant": version.name, **found, "degraded": found["degraded"] or asked.trouble}
 
     async def _with_history(self, question: Question, version: Version) -> Question:

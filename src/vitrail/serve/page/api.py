@@ -148,8 +148,8 @@ class Page:
         past = [card["item"] for card in history["items"]] + list(question.history or [])
         rows = {row["item"]: row for row in self.rows([row["item"] for row in found["items"]])}
         before = self.rows(list(dict.fromkeys(past[-50:])))
-        cards = self.cards()
-        told = matching(cards, [rows.get(row["item"], {"item": row["item"]}) for row in found["items"]], before, self.counts(), len(self.answerer.items))
+        cards, counts = self.cards(), await asyncio.to_thread(self.counts)
+        told = matching(cards, [rows.get(row["item"], {"item": row["item"]}) for row in found["items"]], before, counts, len(self.answerer.items))
         for row, match, chance in zip(found["items"], told, found["propensities"], strict=True):
             row |= {"matches": match, "propensity": chance, "card": cards.card(rows.get(row["item"], {"item": row["item"]}))}
         named = {one["item"] for row in found["items"] for key in ("history", "attention") for one in ((row["why"] or {}).get(key) or [])}

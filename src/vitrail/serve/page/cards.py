@@ -78,8 +78,8 @@ def matching(cards: Cards, rows: list[Mapping[str, Any]], history: list[Mapping[
     The telling ones come first: those of many items of the history and of few others. What half of the catalogue has says nothing, nor a word of a fifth.
     """
     columns = cards.columns
-    past = Counter(one for row in history for one in _values(row, columns))
-    found = []
+    past: Counter[tuple[str, str]] = Counter(one for row in history for one in _values(row, columns))
+    found: list[list[dict[str, Any]]] = []
     for row in rows:
         shared = [one for one in sorted(_values(row, columns)) if past[one] and counts.get(one, 0) * (5 if one[0] == WORD_KEY else 2) <= n_items]
         said = {value.lower() for name, value in shared if name != WORD_KEY}
@@ -102,7 +102,7 @@ def count_values(items: pl.DataFrame, columns: Columns) -> dict[tuple[str, str],
 
 
 def _values(row: Mapping[str, Any], columns: Columns) -> set[tuple[str, str]]:
-    found = set()
+    found: set[tuple[str, str]] = set()
     for name in columns.groups:
         value = row.get(name)
         for one in value if isinstance(value, list) else [value]:
