@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint types reproduce bench readme clean
+.PHONY: help setup demo studio test test-long lint types reproduce bench readme clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -27,8 +27,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## simulate a shop, fit and compare three systems, write demo/index.html
+demo: $(STAMP)  ## simulate a shop, fit and compare three systems, write demo/index.html, show the studio
 	@$(BIN)/vitrail demo --out demo
+
+studio:  ## build the page of studio/ into the package (needs node 20 or newer; only where studio/ changed)
+	@cd studio && npm ci --no-audit --no-fund && npm run --silent build
 
 test: lint types  ## ruff, mypy, then every test with the coverage gate
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=html --cov-fail-under=$(COVERAGE)

@@ -272,6 +272,10 @@ def test_recommend_in_both_forms(home: Path) -> None:
     first = items.filter(pl.col("item") == found["items"][0]["item"]).row(0, named=True)
     assert all(str(first[name]) in text for name in ("item", "title", "category"))
     assert "price" in text
+    spread = document("recommend", home / "item-knn", "--user", "u007", "-k", 4, "--diversity", 1)
+    assert spread["items"][0]["item"] == found["items"][0]["item"], "the first item is the most relevant one at any diversity"
+    groups = [{items.filter(pl.col("item") == row["item"])["category"][0] for row in page["items"]} for page in (found, spread)]
+    assert len(groups[1]) >= len(groups[0])
 
 
 def test_recommend_from_a_history_and_a_filter(home: Path) -> None:
@@ -296,6 +300,8 @@ def test_recommend_refusals(home: Path, tmp_path: Path) -> None:
     assert "--out" in refused("recommend", run, "--users", "all")
     assert "--users" in refused("recommend", run, "--user", "u001", "--out", tmp_path / "x.parquet")
     assert "--resume" in refused("recommend", run, "--user", "u001", "--resume")
+    assert "shape one answer" in refused("recommend", run, "--users", "all", "--out", tmp_path / "x.parquet", "--diversity", 0.5)
+    assert 'no stage that takes "explore"' in refused("recommend", run, "--user", "u001", "--explore", 0.5)
     assert "k is 0" in refused("recommend", run, "--user", "u001", "-k", 0)
     assert 'Did you mean "price"' in refused("recommend", run, "--user", "u001", "--filter", "prise < 3")
     assert "No item passes" in refused("recommend", run, "--user", "u001", "--filter", "price < -1")

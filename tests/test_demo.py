@@ -1,12 +1,13 @@
 """The demo: it runs, may be run again, takes nobody's folder, and its systems beat the floor on a shop that has tastes."""
 
 import json
+import urllib.request
 
 import pytest
 
 import vitrail
-from vitrail import demo
-from vitrail.errors import DataError
+from vitrail import demo, demo_studio
+from vitrail.errors import DataError, ResourceError
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def made(tmp_path_factory):
         patch.chdir(home)
         patch.setitem(demo.SYSTEMS, "lightgcn", {**demo.SYSTEMS["lightgcn"], "epochs": 8})
         patch.setitem(demo.SYSTEMS, "sasrec", {**demo.SYSTEMS["sasrec"], "epochs": 3})
-        result = demo.run("demo", users=500, quiet=True)
+        result = demo.run("demo", users=500, studio=False, quiet=True)
     return home, result
 
 
@@ -52,7 +53,7 @@ def test_it_may_be_run_again_and_leaves_the_files_of_others(made, monkeypatch, c
     monkeypatch.chdir(home)
     monkeypatch.setattr(demo, "SYSTEMS", {"popular": {}, "item-knn": demo.SYSTEMS["item-knn"]})
     (home / "demo" / "notes.txt").write_text("mine")
-    again = demo.run("demo", users=100)
+    again = demo.run("demo", users=100, studio=False)
     assert (home / "demo" / "notes.txt").read_text() == "mine"
     assert set(again["runs"]) == {"popular", "item-knn"} and not (home / "demo" / "runs" / "sasrec").exists()
     told = capsys.readouterr().out
@@ -63,7 +64,7 @@ def test_it_may_be_run_again_and_leaves_the_files_of_others(made, monkeypatch, c
 
 def test_the_same_seed_gives_the_same_demo(made, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "SYSTEMS", {"popular": {}, "item-knn": demo.SYSTEMS["item-knn"]})
-    one, two = (demo.run(tmp_path / name, users=60, quiet=True) for name in ("a", "b"))
+    one, two = (demo.run(tmp_path / name, users=60, studio=False, quiet=True) for name in ("a", "b"))
     assert one["recommended"] == two["recommended"] and one["user"] == two["user"]
     assert one["comparison"]["rows"] == two["comparison"]["rows"]
 
@@ -80,5 +81,60 @@ def test_a_folder_of_others_is_refused_and_left_alone(tmp_path):
 
 def test_quiet_prints_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "SYSTEMS", {"popular": {}, "item-knn": {}})
-    demo.run(tmp_path / "demo", users=60, quiet=True)
+    demo.run(tmp_path / "demo", users=60, studio=False, quiet=True)
     assert capsys.readouterr() == ("", "")
+
+
+def test_it_ends_with_the_studio(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "SYSTEMS", {"popular": {}, "item-knn": {}})
+    monkeypatch.setattr(demo_studio, "BROWSERS", ())
+    asked = {}
+
+    def look(address, place):
+        with urllib.request.urlopen(address + "api/state", timeout=30) as answer:
+            asked.update(json.load(answer))
+        place.write_bytes(b"a picture")
+        return place
+
+    monkeypatch.setattr(demo_studio, "screenshot", look)
+    result = demo.run(tmp_path / "demo", users=60)
+    told = capsys.readouterr().out
+    assert result["studio"]["address"] in told and result["studio"]["screenshot"] in told and "stopped again" in told
+    assert asked["current"] == "window" and asked["versions"][0]["kind"] == "funnel" and "item-knn" in asked["offered"]
+    with pytest.raises(OSError):
+        urllib.request.urlopen(result["studio"]["address"], timeout=5)
+    assert json.loads((tmp_path / "demo" / "runs" / "comparison" / "result.json").read_text())["systems"][0]["ci"]
+
+
+def test_no_browser_no_picture_and_a_service_that_does_not_start_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_studio, "BROWSERS", ("no-such-browser",))
+    assert demo_studio.screenshot("http://127.0.0.1:1/", tmp_path / "a.png") is None
+    monkeypatch.setattr(demo_studio, "BROWSERS", ("false",))
+    assert demo_studio.screenshot("http://127.0.0.1:1/", tmp_path / "a.png") is None
+    fake = tmp_path / "browser"
+    fake.write_text('#!/bin/sh\nfor word in "$@"; do case "$word" in --screenshot=*) echo picture > "${word#--screenshot=}";; esac; done\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(demo_studio, "BROWSERS", (str(fake),))
+    assert demo_studio.screenshot("http://127.0.0.1:1/", tmp_path / "a.png") == tmp_path / "a.png"
+    with pytest.raises(ResourceError, match="did not start"):
+        demo_studio.Service(tmp_path / "nothing", tmp_path / "log")
+
+
+def test_in_a_terminal_it_stays_until_it_is_interrupted(tmp_path, monkeypatch):
+    class Running:
+        address = "http://127.0.0.1:1"
+
+        def __init__(self, path, log):
+            self.process, self.stopped = self, False
+
+        def wait(self):
+            raise KeyboardInterrupt
+
+        def stop(self):
+            self.stopped = True
+
+    monkeypatch.setattr(demo_studio, "Service", Running)
+    monkeypatch.setattr(demo_studio, "BROWSERS", ())
+    told = []
+    shown = demo_studio.show(tmp_path, tmp_path / "window", told.append, stay=True)
+    assert shown == {"address": "http://127.0.0.1:1/studio/", "screenshot": None} and told[-2:] == ["it answers until Ctrl-C", "stopped"]

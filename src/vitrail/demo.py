@@ -1,4 +1,4 @@
-"""`vitrail demo`: a simulated shop, three systems measured side by side, a page, and what one person would be shown."""
+"""`vitrail demo`: a simulated shop, three systems measured side by side, a page, what one person would be shown, and the studio."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitrail import demo_studio
 from vitrail.errors import DataError
 from vitrail.files import read_json, write_json
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 MARK = "demo.json"
 """The file by which a folder is known as a demo's own."""
-MADE = ("shop", "runs", "index.html")
+MADE = ("shop", "runs", "index.html", "service.log", "studio.png")
 """What a demo puts in its folder beside the mark."""
 FLOOR = "popular"
 """Fitted too, as the floor that a personal system must beat."""
@@ -41,10 +42,13 @@ SHOWN = 7
 """Items of a shelf."""
 
 
-def run(out: str | Path = "demo", *, open_page: bool = False, users: int = 2500, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+def run(
+    out: str | Path = "demo", *, open_page: bool = False, users: int = 2500, seed: int = 0, studio: bool = True, quiet: bool = False
+) -> dict[str, Any]:
     """Simulate a shop of `users` people in `out`/shop, fit and compare systems in `out`/runs, write `out`/index.html.
 
-    `quiet` prints nothing. Returns {page, data, comparison, user, recommended, runs, seconds} as plain values. Running it again starts
+    With `studio` the systems become a funnel, served on this machine with a page to look at, in a terminal until Ctrl-C, else for a picture of it
+    only. `quiet` prints nothing. Returns {page, data, comparison, user, recommended, runs, studio, seconds} as plain values. Running it again starts
     over. Raises DataError where `out` holds something that no demo made, ResourceError where the disk is full.
     """
     started = time.perf_counter()
@@ -86,6 +90,12 @@ def run(out: str | Path = "demo", *, open_page: bool = False, users: int = 2500,
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
+    demo_studio.keep_comparison(folder / "runs" / "comparison", compared, sentences(compared), seed)
+    shown = None
+    if studio:
+        tell.title("The systems as one funnel, behind a service with a page")
+        funnel = demo_studio.build(folder / "runs", dataset.path, list(models), FLOOR)
+        shown = demo_studio.show(folder, funnel, lambda text: tell.lines([text]), stay=not quiet and sys.stdin.isatty() and sys.stdout.isatty())
     return {
         "page": str(page),
         "data": description.model_dump(mode="json"),
@@ -93,6 +103,7 @@ def run(out: str | Path = "demo", *, open_page: bool = False, users: int = 2500,
         "user": user,
         "recommended": answer.select("item", "rank", "score").to_dicts(),
         "runs": {name: str(folder / "runs" / name) for name in models},
+        "studio": shown,
         "seconds": round(time.perf_counter() - started, 2),
     }
 

@@ -217,3 +217,26 @@ def test_explain_says_what_each_stage_did(make):
     assert explain(funnel, history=[], k=2)["fallback"] == "popular"
     with pytest.raises(SettingError, match="one of the two"):
         explain(funnel)
+
+
+def test_a_request_turns_what_the_file_has(make):
+    funnel = make(arrange={"system": "mmr", "settings": {"weight": 0.8}}, explore={"policy": "epsilon-greedy", "settings": {"epsilon": 0.0}, "depth": 12})
+    assert funnel.dials.diversity == pytest.approx(0.2) and funnel.dials.explore == 0.0
+    plain = funnel.answer("u1", None, 4, include_seen=True)["items"]
+    assert funnel.answer("u1", None, 4, include_seen=True, diversity=0.2)["items"] == plain
+    spread = make(arrange={"system": "mmr", "settings": {"weight": 0.0}}).answer("u1", None, 4, include_seen=True)["items"]
+    turned = funnel.answer("u1", None, 4, include_seen=True, diversity=1.0)["items"]
+    assert [row["item"] for row in turned] == [row["item"] for row in spread]
+    assert all(row["propensity"] < 1 for row in funnel.answer("u1", None, 4, include_seen=True, explore=1.0)["items"])
+    bare = make()
+    assert bare.dials.diversity is None and bare.dials.explore is None
+    with pytest.raises(SettingError, match="has no slate"):
+        bare.answer("u1", None, 4, diversity=0.5)
+    with pytest.raises(SettingError, match="leaves nothing to chance"):
+        bare.answer("u1", None, 4, explore=0.5)
+
+
+def test_an_explained_answer_has_its_trace(make):
+    answer = make().answer("u1", None, 3, explain=True)
+    assert answer["trace"]["stages"] == explain(make(), "u1", k=3)["stages"] and answer["trace"]["known"] > 0
+    assert "trace" not in make().answer("u1", None, 3)

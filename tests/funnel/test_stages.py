@@ -9,9 +9,10 @@ import torch
 from vitrail.data.batches import Sets
 from vitrail.data.log import Log
 from vitrail.errors import VitrailError
+from vitrail.funnel.clock import Clock
 from vitrail.funnel.fuse import Found, fuse
 from vitrail.funnel.rules import Rules, Ruling
-from vitrail.funnel.stages import Clock, Layout, Ranking, explore, mixed, signals
+from vitrail.funnel.stages import Layout, Ranking, explore, mixed, signals
 from vitrail.systems.policy import find_policy
 from vitrail.systems.slate import find_slate
 

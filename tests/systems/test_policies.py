@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vitrail.errors import SettingError
-from vitrail.systems.policy import Choice, find_policy, policies
+from vitrail.systems.policy import Choice, Policy, find_policy, policies
 from vitrail.systems.slates.epsilon_greedy import marginals
 from vitrail.systems.slates.thompson import in_slate
 
@@ -133,3 +133,17 @@ def test_what_was_seen_often_is_doubted_less():
     policy = make("thompson", spread=2.0, draws=2000, in_slate=False)
     sure, unsure = (policy.act(asked, 1, np.random.default_rng(3)) for asked in (often, never))
     assert sure.places[0, 0] == 0 and sure.marginal[0, 0] > 0.99 and unsure.marginal[0, 0] < 0.8
+
+
+def test_a_dial_of_exploration():
+    assert make("epsilon-greedy").with_exploration(0.3).exploration == 0.3
+    assert make("thompson", posterior="normal").with_exploration(0.0).exploration == 0.0
+    beta = make("thompson", posterior="beta")
+    assert beta.exploration is None
+    with pytest.raises(SettingError, match="no dial of exploration"):
+        beta.with_exploration(0.5)
+
+    class Fixed(Policy):
+        card = beta.card
+
+    assert Fixed().exploration is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vitrail.errors import SettingError
 from vitrail.systems import registry
-from vitrail.systems.slate import Candidates, find_slate, scaled, slates
+from vitrail.systems.slate import Candidates, Slate, find_slate, scaled, slates
 
 CARD = np.array([[1, 0.9, 0], [0.9, 1, 0], [0, 0, 1]])
 """S of the card's checks, and vectors of which it is the product."""
@@ -200,3 +200,21 @@ def test_diversity_is_bought_with_relevance():
     for name, key, low, high in (("mmr", "weight", 0.2, 0.95), ("dpp", "theta", 0.1, 0.95)):
         diverse, relevant = page_of(name, **{key: low}), page_of(name, **{key: high})
         assert diverse[0] < relevant[0] and diverse[1] < relevant[1]
+
+
+def test_a_dial_of_diversity_from_relevance_to_difference():
+    shown = candidates(1, 12, 4)
+    by_relevance = np.argsort(-shown.scores, axis=1, kind="stable")[:, :5]
+    for name in ("mmr", "dpp"):
+        own = make(name)
+        assert (own.with_diversity(own.diversity).arrange(shown, 5) == own.arrange(shown, 5)).all()
+        assert own.with_diversity(0.4).diversity == pytest.approx(0.4) and own.with_diversity(1.0).diversity == 1.0
+    assert (make("mmr").with_diversity(0.0).arrange(shown, 5) == by_relevance).all()
+    assert (make("dpp").with_diversity(0.0).arrange(shown, 5) == by_relevance).all()
+
+    class Fixed(Slate):
+        card = make("mmr").card
+
+    assert Fixed().diversity is None
+    with pytest.raises(SettingError, match="no setting for diversity"):
+        Fixed().with_diversity(0.5)

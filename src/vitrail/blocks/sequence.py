@@ -3,7 +3,7 @@ mask alone keeps padding out of every real position."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,14 @@ class Attention(nn.Module):
         rate = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=keep, dropout_p=rate, is_causal=causal and keep is None)
         return self.out(y.transpose(1, 2).reshape(B, T, D))
+
+    def weights(self, x: Tensor, newest: Tensor, mask: Tensor) -> Tensor:
+        """x (B, T, D), newest (B,) a position of each row, mask (B, T) -> (B, T) how much it attends to each event, the mean over heads; sums to 1."""
+        B, T, D = x.shape
+        q, k, _ = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        asked = q[torch.arange(B, device=x.device), :, newest]
+        scores = torch.einsum("bhd,bhtd->bht", asked, k) / (D // self.heads) ** 0.5
+        return scores.masked_fill(~mask[:, None], -torch.inf).softmax(2).mean(1)
 
 
 class TransformerLayer(nn.Module):
@@ -97,12 +105,23 @@ class TransformerStack(nn.Module):
 
     def forward(self, events: Tensor, mask: Tensor) -> Tensor:
         """events (B, T, D), mask (B, T) true where an event is -> (B, T, D); rows of padding are meaningless."""
+        x = self._through(events, mask, len(self.layers))
+        return self.edge(x) if self.norm == "pre" else x
+
+    def _through(self, events: Tensor, mask: Tensor, layers: int) -> Tensor:
         x = events * self.scale + self.positions(positions_from_end(mask, self.length))
         if self.norm == "post":
             x = self.edge(x)
         x = self.drop(x)
         # not causal: hide padding as a key, but let every row see itself so that none is empty
         keep = None if self.causal else (mask[:, None, None, :] | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device))
-        for layer in self.layers:
+        for layer in self.layers[:layers]:
             x = layer(x, self.causal, keep)
-        return self.edge(x) if self.norm == "pre" else x
+        return x
+
+    def attention(self, events: Tensor, mask: Tensor) -> Tensor:
+        """events (B, T, D), mask (B, T), no row empty -> (B, T) what the newest position reads of each event in the last layer, the mean over heads."""
+        x = self._through(events, mask, len(self.layers) - 1)
+        last: Any = self.layers[-1]
+        weights: Tensor = last.attention.weights(last.norm_1(x) if self.norm == "pre" else x, mask.sum(1) - 1, mask)
+        return weights

@@ -22,9 +22,6 @@ Filter = Annotated[
     str | None, typer.Option("--filter", metavar="EXPR", help="Only items for which this holds, e.g. 'price < 20 and category == \"lipstick\"'.")
 ]
 
-NAMES = ("title", "name", "item_name", "product_name", "movie_title", "headline", "label")
-"""Columns that name an item for people, the likeliest first."""
-
 
 def _open(run: Path, system: list[Path] | None) -> Recommender:
     from vitrail.funnel.build import open_answerer
@@ -42,6 +39,8 @@ def recommend(
     k: Count = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Items of the history may come back.")] = False,
     filter: Filter = None,
+    diversity: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="How different the items are, 0 to 1; of one answer.")] = None,
+    explore: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="How much is left to chance, 0 to 1, where a funnel explores.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted --users job.")] = False,
     index: Annotated[Path | None, typer.Option(metavar="INDEX", help="Search through an index made by `vitrail index build`.")] = None,
     system: Plugin = None,
@@ -53,8 +52,12 @@ def recommend(
         raise SettingError("Ask for one of --user U, --history A,B,C or --users all|FILE.")
     if (users is None) != (out is None):
         raise SettingError("--users and --out RECS.parquet go together.")
+    if users is not None and (diversity is not None or explore is not None):
+        raise SettingError("--diversity and --explore shape one answer: ask for one user or history, or put them into the funnel's file.")
     if resume and users is None:
         raise SettingError("--resume goes on with a --users job.")
+    from vitrail.serve.answerer import Asker, Question
+
     recommender = _open(run, system)
     if index is not None:
         from vitrail.index.store import open_index
@@ -70,7 +73,7 @@ def recommend(
             show.line(f"{rows:,} recommendations for {count:,} users are in {out}.")
         return
     ids = None if history is None else split_ids(history)
-    answer = recommender.answer(user, ids, k, include_seen, filter)
+    answer = Asker(recommender).ask(Question(user, ids, k, include_seen, filter, diversity=diversity, explore=explore))
     if json:
         show.emit({"user": answer["user"], "request_id": str(uuid.uuid4()), "fallback": answer["fallback"], "items": answer["items"]})
         return
@@ -112,6 +115,7 @@ def serve(
     ] = None,
     tokens: Annotated[Path | None, typer.Option(metavar="FILE", help="Tokens with roles (read, events, admin), as YAML; or VITRAIL_TOKENS.")] = None,
     models: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Runs that /models may load; by default those beside RUN.")] = None,
+    runs: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Runs and comparisons that the studio shows; by default those beside RUN.")] = None,
     rate: Annotated[float, typer.Option(help="Requests a second of one token or address; 0: any.")] = 0.0,
     budget_ms: Annotated[float | None, typer.Option(help="Milliseconds after which the popular items are answered.")] = None,
     flush_ms: Annotated[float, typer.Option(help="Milliseconds an answer may wait to be logged.")] = 200.0,
@@ -128,7 +132,7 @@ def serve(
 
     plugins = [str(file) for file in system or ()]
     run_server(
-        run, host, port, token, workers, store=store, tokens=tokens, models=models, rate=rate, flush_ms=flush_ms, budget_ms=budget_ms,
+        run, host, port, token, workers, store=store, tokens=tokens, models=models, runs=runs, rate=rate, flush_ms=flush_ms, budget_ms=budget_ms,
         history_events=history_events or (), log=log, max_k=max_k, max_body=max_body, max_history=max_history, plugins=plugins,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -177,17 +181,10 @@ def _print_items(recommender: Recommender, items: list[dict[str, Any]]) -> None:
 
 def shown_columns(recommender: Recommender) -> list[str]:
     """The columns of the catalogue that tell people what an item is: its name, its categories, its price; three at most."""
-    import polars as pl
+    from vitrail.funnel.catalogue import columns_for_people
 
-    schema = dict(recommender.items.schema)
-    kinds: dict[str, str] = recommender.info.get("columns") or {}
-    lower = {name.lower(): name for name in schema if name != "item"}
-    texts = [name for name, kind in kinds.items() if kind == "text" and name in schema]
-    named = [lower[name] for name in NAMES if name in lower and schema[lower[name]] == pl.String] or texts
-    sorts = [name for name in (*(n for n in kinds if kinds[n] in ("category", "categories")), "category", "categories", "genre") if name in schema]
-    sorts.sort(key=lambda name: "categor" not in name.lower() and "genre" not in name.lower())
-    prices = [name for name in schema if "price" in name.lower()]
-    return list(dict.fromkeys([*named[:1], *sorts[:1], *prices[:1]]))
+    found = columns_for_people(recommender.items.schema, recommender.info.get("columns") or {})
+    return list(dict.fromkeys(name for name in (found.title, found.category, found.price) if name is not None))
 
 
 def _short(value: Any) -> str:

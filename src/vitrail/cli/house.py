@@ -31,11 +31,12 @@ def doctor(json: JSON = False) -> None:
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the demo goes.")] = Path("demo"),
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    studio: Annotated[bool, typer.Option("--studio/--no-studio", help="End with the studio, a page over a running service.")] = True,
     json: JSON = False,
 ) -> None:
-    """Simulate a shop, fit and compare systems, write a page, recommend for one user."""
+    """Simulate a shop, fit and compare systems, write a page, recommend for one user, show the studio."""
     from vitrail.demo import run
 
-    result = run(out, open_page=open_page, quiet=json)
+    result = run(out, open_page=open_page, studio=studio, quiet=json)
     if json:
         show.emit(result)

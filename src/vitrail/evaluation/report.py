@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.config import Settings
+from vitrail.data.pictures import small_jpeg
 from vitrail.errors import SettingError
 from vitrail.evaluation import plots
 from vitrail.evaluation.compare import Comparison, comparison, names_of
@@ -173,21 +173,8 @@ def _best(metric: str, values: Sequence[float]) -> float | None:
 
 def picture(image: Path | bytes | None) -> str | None:
     """A small copy of a picture as a data URI; none where there is none that can be read."""
-    from PIL import Image
-
-    if image is None:
-        return None
-    try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            flat = opened.convert("RGBA")
-            flat.thumbnail((PICTURE, PICTURE))
-            paper = Image.new("RGB", flat.size, "white")
-            paper.paste(flat, mask=flat.getchannel("A"))
-            coded = io.BytesIO()
-            paper.save(coded, "JPEG", quality=85)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return f"data:image/jpeg;base64,{base64.b64encode(coded.getvalue()).decode()}"
+    made = None if image is None else small_jpeg(image, PICTURE)
+    return None if made is None else f"data:image/jpeg;base64,{base64.b64encode(made).decode()}"
 
 
 def _facts(describe: Mapping[str, Any]) -> list[tuple[str, str]]:

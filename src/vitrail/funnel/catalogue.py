@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -55,3 +56,32 @@ def with_changes(items: pl.DataFrame, changes: Mapping[str, Mapping[str, Any]], 
     changed = pl.DataFrame(rows, schema=items.schema, strict=False).with_columns(row=pl.Series(places, dtype=pl.UInt32))
     kept = items.with_row_index("row").filter(~pl.col("row").is_in(pl.Series(places, dtype=pl.UInt32).implode()))
     return pl.concat([kept, changed.select(kept.columns)]).sort("row").drop("row")
+
+
+NAMES = ("title", "name", "item_name", "product_name", "movie_title", "headline", "label")
+"""Columns that name an item for people, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a catalogue that tell people what an item is."""
+
+    title: str | None
+    category: str | None
+    price: str | None
+    images: tuple[str, ...]
+    groups: tuple[str, ...]
+    """every attribute that puts items into groups: categories, or texts of a few words by name"""
+
+
+def columns_for_people(schema: Mapping[str, pl.DataType], kinds: Mapping[str, str]) -> Columns:
+    """By the kinds of attributes (`kinds`), and by their names where these tell nothing."""
+    lower = {name.lower(): name for name in schema if name != "item"}
+    texts = [name for name, kind in kinds.items() if kind == "text" and name in schema]
+    named = [lower[name] for name in NAMES if name in lower and schema[lower[name]] == pl.String] or texts
+    groups = [name for name in kinds if kinds[name] in ("category", "categories") and name in schema]
+    sorts = [name for name in (*groups, "category", "categories", "genre") if name in schema]
+    sorts.sort(key=lambda name: "categor" not in name.lower() and "genre" not in name.lower())
+    prices = [name for name in schema if "price" in name.lower()]
+    images = tuple(name for name in kinds if kinds[name] == "image" and name in schema)
+    return Columns(next(iter(named), None), next(iter(sorts), None), next(iter(prices), None), images, tuple(dict.fromkeys([*sorts, *groups])))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vitrail.errors import SettingError
-from vitrail.funnel.funnel import Funnel, Trace
+
+if TYPE_CHECKING:
+    from vitrail.funnel.funnel import Funnel, Trace
+    from vitrail.funnel.sources import Ask
 
 SHOWN = 10
 """Items of a stage that are listed."""
@@ -26,6 +29,11 @@ def explain(
         raise SettingError("Explain one user or one history, one of the two.")
     ask = funnel.ask(None if user is None else [user], None if history is None else [list(history)], include_seen, filter)
     trace = funnel.run(ask, k, in_time=True)
+    return {"user": user, "fallback": None if trace.personal[0] else "popular", "degraded": trace.degraded, **told(funnel, ask, trace, k)}
+
+
+def told(funnel: Funnel, ask: Ask, trace: Trace, k: int) -> dict[str, Any]:
+    """{known, catalogue, milliseconds, stages} of the first request of a batch that was answered with a page of k."""
     ids = funnel.item_ids.ids
 
     def named(codes: Sequence[int]) -> list[str]:
@@ -55,14 +63,7 @@ def explain(
             }
         )
         before = after
-    return {
-        "user": user,
-        "known": len(ask.histories.items),
-        "fallback": None if trace.personal[0] else "popular",
-        "degraded": trace.degraded,
-        "milliseconds": dict(trace.clock.rounded()),
-        "stages": stages,
-    }
+    return {"known": len(ask.histories.items), "catalogue": len(ids), "milliseconds": dict(trace.clock.rounded()), "stages": stages}
 
 
 def _behind(funnel: Funnel, trace: Trace) -> list[tuple[str, list[int]]]:

@@ -21,15 +21,29 @@ from torch import Tensor
 from vitrail.data.batches import Sets
 from vitrail.errors import DataError, SettingError
 from vitrail.evaluation.ranking import REMOVED, top_k
+from vitrail.funnel.clock import Clock
+from vitrail.funnel.explain import told
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.fuse import Found, Fused, fuse
 from vitrail.funnel.recommender import SOURCES, Recommender, threads_for
 from vitrail.funnel.sources import Ask, Source, block_for
-from vitrail.funnel.stages import Clock, Layout, Ranking, explore
+from vitrail.funnel.stages import Layout, Ranking, explore
+from vitrail.funnel.why import carried
 from vitrail.systems.policy import Policy
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What a request may turn, each 0 to 1; none: as the file says."""
+
+    diversity: float | None = None
+    explore: float | None = None
+
+
+AS_THE_FILE_SAYS = Dials()
 
 
 @dataclass(frozen=True)
@@ -147,10 +161,32 @@ class Funnel:
         own = len(self.sources)  # the popular items stand in for all sources; to a ranker they are candidates that none of them found
         return found, replace(fused, names=fused.names[:own], ranks=fused.ranks[:, :, :own], values=fused.values[:, :, :own]), personal
 
-    def run(self, ask: Ask, k: int, *, budget_ms: float | None = None, in_time: bool = False, explores: bool = True) -> Trace:
+    @property
+    def dials(self) -> Dials:
+        """Where the dials of the file stand; none where the funnel has no such stage, or the stage no such setting."""
+        slate = self.layout.slate
+        return Dials(None if slate is None else slate.diversity, None if self.policy is None else self.policy.exploration)
+
+    def _turned(self, dials: Dials) -> tuple[Layout, Policy | None]:
+        """The last two stages as a request wants them. Raises SettingError where there is nothing to turn."""
+        layout, policy = self.layout, self.policy
+        if dials.diversity is not None:
+            if layout.slate is None:
+                raise SettingError(f'The funnel "{self.name}" has no slate to make more or less diverse: leave diversity out, or add arrange to its file.')
+            layout = Layout(layout.slate.with_diversity(dials.diversity), layout.ruling, layout.vectors)
+        if dials.explore is not None:
+            if policy is None:
+                raise SettingError(f'The funnel "{self.name}" leaves nothing to chance: leave explore out, or add explore to its file.')
+            policy = policy.with_exploration(dials.explore)
+        return layout, policy
+
+    def run(
+        self, ask: Ask, k: int, *, budget_ms: float | None = None, in_time: bool = False, explores: bool = True, dials: Dials = AS_THE_FILE_SAYS
+    ) -> Trace:
         """All stages for a batch. With `in_time` the ranker has its budget (that of the file, or what `budget_ms` leaves), else all the time it takes."""
         if k < 1:
             raise SettingError(f"k is {k}: ask for at least 1 item.")
+        layout, policy = self._turned(dials)
         clock = Clock()
         with torch.inference_mode(), threads_for(len(ask) * len(self.item_ids)):
             found, fused, personal = self.retrieve(ask)
@@ -159,12 +195,12 @@ class Funnel:
             clock.lap("rank")
             # where the orders of ranker and retrieval are mixed, relevance follows the final order on the scale of the scores
             worth = -np.sort(-scores, axis=1)
-            arranged = self.layout.arrange(ranked, worth, k)
-            page, pinned = self.layout.rule(arranged, k, ask.histories.users.numpy(), None if ask.allowed is None else ask.allowed.numpy())
+            arranged = layout.arrange(ranked, worth, k)
+            page, pinned = layout.rule(arranged, k, ask.histories.users.numpy(), None if ask.allowed is None else ask.allowed.numpy())
             clock.lap("arrange")
             chance = None
-            if self.policy is not None and explores and self.file.explore is not None:
-                page, chance = explore(self.policy, page, pinned, *self._drawable(ranked, worth), self.file.explore.depth, self._counts, self._rng)
+            if policy is not None and explores and self.file.explore is not None:
+                page, chance = explore(policy, page, pinned, *self._drawable(ranked, worth), self.file.explore.depth, self._counts, self._rng)
                 clock.lap("explore")
         return Trace(found, fused, ranked, scores, arranged, page, chance, pinned, personal, degraded, clock)
 
@@ -292,34 +328,33 @@ class Funnel:
         *,
         explain: bool = False,
         budget_ms: float | None = None,
+        diversity: float | None = None,
+        explore: float | None = None,
     ) -> dict[str, Any]:
         """One question, plain Python out: the service's path. With both `user` and `history`, the history is what happened after that which is known.
 
         -> {user, fallback, degraded, milliseconds: {stage: ms}, items: [{item, rank, score, sources, why, propensity where a policy explores}]}; `explain`
-        puts the rank of an item at each stage, and the items of the history that are most like it, into `why`. Raises as `recommend`.
+        puts the rank of an item at each stage, and the items of the history that carried it, into `why`, and what each stage did into `trace`.
+        `diversity` and `explore`, 0 to 1, stand in for what the file says of its slate and its policy. Raises as `recommend`, and SettingError where the
+        funnel has no such stage.
         """
         if user is not None and history is not None:
             questions = self._followed(user, history)
             asked = Ask(questions, self._allowed(filter), None if include_seen or not self.file.filter.seen else questions)
         else:
             asked = self.ask(None if user is None else [user], None if history is None else [history], include_seen, filter)
-        trace = self.run(asked, k, budget_ms=budget_ms, in_time=True)
+        trace = self.run(asked, k, budget_ms=budget_ms, in_time=True, dials=Dials(diversity, explore))
         (found,) = self._rows(trace, [0], explain=explain)
+        answer = {"user": user, "fallback": found["fallback"], "degraded": trace.degraded, "milliseconds": dict(trace.clock.rounded()), "items": found["items"]}
         if explain:
-            self._explain(found["items"], trace.page[0], asked.histories.items)
-        return {"user": user, "fallback": found["fallback"], "degraded": trace.degraded, "milliseconds": dict(trace.clock.rounded()), "items": found["items"]}
-
-    @torch.inference_mode()
-    def _explain(self, rows: list[dict[str, Any]], page: Int64, history: Tensor) -> None:
-        """Puts the three items of the history that are most like each recommended one into `why`, by the first source that knows likeness."""
-        known = self._alike()
-        if known is None or not len(history) or not rows:
-            return
-        unique = history.unique()
-        close = known.model.similarity(torch.from_numpy(page[: len(rows)])).cpu()[:, unique]
-        best, places = close.topk(min(3, len(unique)), dim=1)
-        for row, values, where in zip(rows, best.tolist(), unique[places].tolist(), strict=True):
-            row["why"]["history"] = [{"item": self.item_ids.ids[code], "similarity": value} for code, value in zip(where, values, strict=True)]
+            codes = torch.from_numpy(trace.page[0, : len(found["items"])])
+            models = [(source.name, one.model) for source in self.sources if (one := getattr(source, "recommender", None)) is not None]
+            if self.ranking is not None and trace.degraded is None:
+                models = [(self.ranking.name, self.ranking.model), *models]
+            with torch.inference_mode():
+                carried(found["items"], codes, asked.histories, self.item_ids.ids, models)
+            answer["trace"] = told(self, asked, trace, k)
+        return answer
 
     def similar(self, items: Sequence[str], k: int = 10, *, filter: str | None = None) -> pl.DataFrame:
         """The k items most similar to each of `items`, by the first source that knows likeness. Raises as Recommender.similar."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from copy import copy
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -24,6 +24,8 @@ from vitrail.evaluation.ranking import tie_ranks, top_k
 from vitrail.files import fingerprint
 from vitrail.funnel.artifact import load_artifact, save_artifact
 from vitrail.funnel.catalogue import with_changes
+from vitrail.funnel.clock import Clock
+from vitrail.funnel.why import carried
 from vitrail.systems.base import Given, System
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 SOURCES = pl.List(pl.Struct({"name": pl.String, "rank": pl.Int32, "score": pl.Float32}))
 BLOCK = 64 * 2**20
 """Bytes of scores held at once."""
+SPREAD = 50
+"""Candidates, at least, from which a diverse page is chosen."""
 SMALL = 1 << 21
 """Scores under which one thread answers: waking others costs more than it brings, on a busy machine many times more."""
 
@@ -213,28 +217,43 @@ class Recommender:
         filter: str | None = None,
         *,
         explain: bool = False,
+        diversity: float | None = None,
     ) -> dict[str, Any]:
         """One question, plain Python out, without tables on the way: the service's path.
 
-        With both `user` and `history`, the history is what happened after that which is known of the user. `explain` fills in `why`.
+        With both `user` and `history`, the history is what happened after that which is known of the user. `explain` fills in `why` and `trace`.
+        `diversity`, 0 to 1, lays the best candidates out by maximal marginal relevance; `sources` keep the rank without it.
         -> {user, fallback, items: [{item, rank, score, sources: [{name, rank, score}], why}]}; raises as `recommend`.
         """
         if user is None or history is None:
             questions = self._questions(None if user is None else [user], None if history is None else [history])
         else:
             questions = self._followed(user, history)
+        clock = Clock()
         with threads_for(len(self.item_ids)):
-            codes, values, own = self._find(questions, k, include_seen, filter)
+            wide = k if diversity is None else max(SPREAD, 5 * k)
+            codes, values, own = self._find(questions, wide, include_seen, filter)
+            clock.lap("retrieve")
+            before = {code: rank for rank, code in enumerate(codes[0].tolist(), start=1)}
+            if diversity is not None:
+                codes, values = self._spread(codes, values, k, diversity)
+                clock.lap("arrange")
         itself = bool(own[0])
         name = self.name if itself else "popular"
         rows = []
         for rank, (code, value) in enumerate(zip(codes[0].tolist(), values[0].tolist(), strict=True), start=1):
             if code < 0:
                 break
-            rows.append({"item": self.item_ids.ids[code], "rank": rank, "score": value, "sources": [{"name": name, "rank": rank, "score": value}], "why": None})
-        if explain and itself:
-            self._explain(rows, codes[0, : len(rows)], questions.items)
-        return {"user": user, "fallback": None if itself else "popular", "items": rows}
+            source = {"name": name, "rank": before[code], "score": value}
+            rows.append({"item": self.item_ids.ids[code], "rank": rank, "score": value, "sources": [source], "why": None})
+        answer: dict[str, Any] = {"user": user, "fallback": None if itself else "popular", "items": rows}
+        if explain:
+            if itself:
+                carried(rows, codes[0, : len(rows)], questions, self.item_ids.ids, [(self.name, self.model)])
+            retrieved = sum(code >= 0 for code in before)
+            stages = [{"stage": f"retrieve {name}", "count": retrieved}, *([] if diversity is None else [{"stage": "arrange mmr", "count": len(rows)}])]
+            answer["trace"] = {"known": len(questions.items), "catalogue": len(self.item_ids), "milliseconds": dict(clock.rounded()), "stages": stages}
+        return answer
 
     def _followed(self, user: str, history: Sequence[str]) -> Sets:
         """One history: what is known of `user`, then `history`; its times are not known, and it weighs 1 an event."""
@@ -244,15 +263,23 @@ class Recommender:
         weights = None if known.weights is None else torch.cat([known.weights, torch.ones(len(fresh))])
         return Sets(known.users, torch.tensor([0, len(items)]), items, None, weights)
 
-    def _explain(self, rows: list[dict[str, Any]], codes: Tensor, history: Tensor) -> None:
-        """Puts the three items of the history that are most similar to each recommended item, by the system's own similarity, into `why`."""
-        if not self.model.can.similar or not len(history) or not rows:
-            return
-        unique = history.unique()
-        close = self.model.similarity(codes).cpu()[:, unique]
-        best, places = close.topk(min(3, len(unique)), dim=1)
-        for row, values, where in zip(rows, best.tolist(), unique[places].tolist(), strict=True):
-            row["why"] = {"history": [{"item": self.item_ids.ids[code], "similarity": value} for code, value in zip(where, values, strict=True)]}
+    @cached_property
+    def _vectors(self) -> npt.NDArray[np.float32]:
+        """(N, D) vectors by which a page is made diverse: categories, or who has an item, as diversity is measured."""
+        from vitrail.evaluation.evaluator import diversity_vectors
+
+        return diversity_vectors(self.known, self._catalogue, self.info.get("columns") or {})
+
+    def _spread(self, codes: Tensor, values: Tensor, k: int, diversity: float) -> tuple[Tensor, Tensor]:
+        """The k of (1, K) candidates that maximal marginal relevance puts on a page."""
+        from vitrail.systems.slate import Candidates
+        from vitrail.systems.slates.mmr import MMR
+
+        kept = values[0].isfinite() & (codes[0] >= 0)
+        codes, values = codes[:, kept], values[:, kept]
+        candidates = Candidates(values.double().numpy(), self._vectors[codes.numpy()])
+        places = torch.from_numpy(MMR().with_diversity(diversity).arrange(candidates, min(k, codes.shape[1])))
+        return codes.gather(1, places), values.gather(1, places)
 
     def known_events(self, user: str) -> set[tuple[str, int]]:
         """(item, microseconds since 1970) of the events of `user` that the artifact holds; empty where the data have no times."""

@@ -6,8 +6,6 @@ Letters: B requests, K candidates, k places, S sources, N items, D width.
 from __future__ import annotations
 
 import inspect
-import time
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from typing import Any
@@ -57,6 +55,12 @@ class Ranking:
         self._takes = set(inspect.signature(asked.score).parameters) if self.ranker else set()
         self._worker: ThreadPoolExecutor | None = None
         self._busy: Future[Float64] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its system."""
+        card = getattr(self.model, "card", None)
+        return "rank" if card is None else str(card.name)
 
     def observe(self, known: Log) -> None:
         """Let a ranker that counts what happened to items count from `known` on: the state of a service that has seen more than the fit. What a request
@@ -186,26 +190,3 @@ def _scores_of(pool: Int64, codes: Int64, scores: Float64) -> Float64:
         values = finite[row, order[row][place]] if len(ranked) else np.zeros(len(pool[row]))
         found[row] = np.where(pool[row] < 0, -np.inf, np.where(known, values, low))
     return found
-
-
-class Clock:
-    """Milliseconds of each stage."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """What passed since the last lap is of `stage`."""
-        now = time.perf_counter()
-        self.ms[stage] = self.ms.get(stage, 0.0) + (now - self._last) * 1000
-        self._last = now
-
-    @property
-    def total(self) -> float:
-        """All so far."""
-        return sum(self.ms.values())
-
-    def rounded(self) -> Mapping[str, float]:
-        """For people and JSON."""
-        return {stage: round(value, 3) for stage, value in self.ms.items()}

@@ -10,11 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import polars as pl
 
 from vitrail.data.vocabulary import Vocabulary
+from vitrail.errors import SettingError
 
 
 class Answerer(Protocol):
-    """Answers questions. Beside these, it may have the abilities below; `answer` may also take the keywords `context` (a mapping),
-    `explain` (fill in `why`) and `budget_ms` (after which it answers with what it has, and says so in `degraded`).
+    """Answers questions. Beside these, it may have the abilities below; `answer` may also take the keywords `context` (a mapping), `explain` (fill in
+    `why`, and tell what each stage did in `trace`), `budget_ms` (after which it answers with what it has, and says so in `degraded`), `diversity` and
+    `explore` (shares by which a page is made diverse, or left to chance).
     """
 
     info: dict[str, Any]
@@ -79,6 +81,8 @@ class Question:
     context: Mapping[str, Any] | None = None
     explain: bool = False
     budget_ms: float | None = None
+    diversity: float | None = None
+    explore: float | None = None
     trouble: str | None = None
     """Why the history lacks the user's newest events, where it does."""
 
@@ -98,9 +102,20 @@ class Asker:
             self.answerer.overlay(changes, withdrawn)
         self._withdrawn = withdrawn
 
+    def dials(self) -> dict[str, float | None]:
+        """The dials a question may turn, and where they stand; a dial that is not named cannot be turned."""
+        told = getattr(self.answerer, "dials", None)
+        found = {name: getattr(told, name, 0.0) for name in ("diversity", "explore") if name in self._takes}
+        return {name: value for name, value in found.items() if value is not None}
+
     def ask(self, question: Question) -> dict[str, Any]:
-        """{user, fallback, degraded, items, propensities}."""
+        """{user, fallback, degraded, items, propensities}, and the `trace` where the answerer tells one. Raises SettingError for a dial it lacks."""
         words: dict[str, Any] = {}
+        for name, share in (("diversity", question.diversity), ("explore", question.explore)):
+            if share is not None:
+                if name not in self._takes:
+                    raise SettingError(f'The model "{self.answerer.name}" has no stage that takes "{name}": leave it out.')
+                words[name] = share
         for name, value in (("context", question.context), ("explain", question.explain or None), ("budget_ms", question.budget_ms)):
             if value is not None and name in self._takes:
                 words[name] = value
@@ -108,7 +123,8 @@ class Asker:
         found = self.answerer.answer(question.user, question.history, question.k + more, question.include_seen, question.filter, **words)
         rows = self._kept(found["items"], question.k)
         chances = [float(row.pop("propensity", 1.0)) for row in rows]
-        return {"user": found["user"], "fallback": found["fallback"], "degraded": found.get("degraded"), "items": rows, "propensities": chances}
+        answer = {"user": found["user"], "fallback": found["fallback"], "degraded": found.get("degraded"), "items": rows, "propensities": chances}
+        return answer | {"trace": found["trace"]} if "trace" in found else answer
 
     def similar(self, item: str, k: int, filter: str | None) -> list[dict[str, Any]]:
         """The k items most similar to `item`, best first, as recommended items. Raises as the answerer."""

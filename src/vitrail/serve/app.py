@@ -17,6 +17,8 @@ from vitrail.serve.limits import Limits
 from vitrail.serve.live import Live
 from vitrail.serve.meter import Meter
 from vitrail.serve.models import Load, Models, version_of
+from vitrail.serve.page.api import add_api
+from vitrail.serve.page.static import add_static, built
 from vitrail.serve.replies import add_handlers, problem, reply
 from vitrail.serve.shapes import request_shapes
 from vitrail.serve.store.base import Store
@@ -32,6 +34,7 @@ def create_app(
     name: str = "model",
     store: Store | None = None,
     models: Path | None = None,
+    runs: Path | None = None,
     load: Load | None = None,
     token: str | None = None,
     tokens: Tokens | None = None,
@@ -47,7 +50,8 @@ def create_app(
 ) -> FastAPI:
     """The application over a loaded answerer, the first version of the model, called `name`.
 
-    `store`: where events and served answers are kept (none: nowhere). `models`: folder of further versions, read by `load`.
+    `store`: where events and served answers are kept (none: nowhere). `models`: folder of further versions, read by `load`. `runs`: folder of
+    runs and comparisons that the studio shows.
     `token`: one that may do everything; `tokens`: such with roles; neither: nobody is asked for one, and `open_admin` says whether items
     and models may be changed. `rate`: requests a second of one client (0: any). `flush`: seconds a served answer may wait for the disk.
     `budget_ms`: after which the popular items are answered. `history_kinds`: kinds of events that are history (empty: all).
@@ -56,6 +60,7 @@ def create_app(
     Without a budget, answers are computed on the event loop: one takes about a millisecond, and handing it to a thread costs more than it saves.
     """
     shapes = request_shapes(max_k, max_history)
+    files = built()
     meter = Meter(answerer.name, len(answerer.items), _facts(answerer.info))
     live = Live(
         Models(version_of(name, answerer), models, load), meter, store, flush=flush, budget_ms=budget_ms, max_history=max_history, history_kinds=history_kinds
@@ -65,7 +70,7 @@ def create_app(
     app.state.live = live
     app.add_middleware(
         Guard, meter=meter, tokens=tokens or Tokens.of(token), limits=Limits(rate) if rate else None, max_body=max_body, max_picture=max_picture,
-        open_admin=open_admin, routes=frozenset(ROUTES),
+        open_admin=open_admin, routes=frozenset(ROUTES), pages=frozenset((*files, "/studio")),
     )  # fmt: skip
     add_handlers(app)
     add_recommend(app, live, shapes)
@@ -75,6 +80,8 @@ def create_app(
     add_items(app, live)
     add_models(app, live)
     _add_state(app, live)
+    add_static(app, files)
+    add_api(app, live, shapes, runs)
     return app
 
 

@@ -22,7 +22,10 @@ def add_recommend(app: FastAPI, live: Live, shapes: Shapes) -> None:
     recommend_shape, query_shape = shapes.recommend, shapes.recommend_query
 
     async def answered(request: Request, asked: Any, **more: Any) -> Response:
-        question = Question(asked.user, more.get("history"), asked.k, asked.include_seen, asked.filter, more.get("context"), asked.explain)
+        question = Question(
+            asked.user, more.get("history"), asked.k, asked.include_seen, asked.filter, more.get("context"), asked.explain,
+            diversity=asked.diversity, explore=asked.explore,
+        )  # fmt: skip
         found = await live.recommend(question, request.state.request_id)
         request.state.facts = {"variant": found["variant"]}
         return reply(found)

@@ -42,7 +42,8 @@ class Guard:
     """ASGI middleware around the whole application. `scope["state"]["request_id"]` is set for the routes.
 
     `routes`: the paths that are counted by name; any other counts as "other", so that nobody can fill the memory with labels.
-    `open_admin`: without tokens, items and models may be changed by whoever reaches the service. `max_picture`: bytes of a picture to search by.
+    `pages`: paths of files that are the same for everybody and hold nothing. `open_admin`: without tokens, items and models may be changed by
+    whoever reaches the service. `max_picture`: bytes of a picture to search by.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Guard:
         max_picture: int,
         open_admin: bool,
         routes: frozenset[str],
+        pages: frozenset[str] = frozenset(),
     ) -> None:
         self.app, self.meter, self.max_body, self.max_picture, self.routes = app, meter, max_body, max_picture, routes
-        self.tokens, self.limits, self.open_admin = tokens, limits, open_admin
+        self.tokens, self.limits, self.open_admin, self.open = tokens, limits, open_admin, pages.union(OPEN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -98,12 +100,14 @@ class Guard:
     def _route(self, path: str) -> str:
         if path in self.routes:
             return path
-        return "/items/{id}" if path.startswith("/items/") else "other"
+        if path in self.open:
+            return "/studio"
+        return "/items/{id}" if path.startswith("/items/") else "/studio/api" if path.startswith("/studio/api/") else "other"
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Raises Refused for a request without a token that may do this, or of a client that asks too often."""
         path = scope["path"]
-        if path in OPEN:
+        if path in self.open:
             return
         role, client = needed(path, scope["method"]), (scope.get("client") or ("unknown",))[0]
         if self.tokens:
@@ -165,7 +169,7 @@ class Guard:
 
 def needed(path: str, method: str) -> Role:
     """The role a request needs."""
-    if path == "/models" or ((path == "/items" or path.startswith("/items/")) and method not in ("GET", "HEAD")):
+    if path == "/models" or path.startswith("/studio/api/") or ((path == "/items" or path.startswith("/items/")) and method not in ("GET", "HEAD")):
         return "admin"
     return "events" if path == "/events" else "read"
 

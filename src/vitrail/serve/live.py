@@ -140,6 +140,8 @@ class Live:
         found = await self._answer(version, asked)
         found["degraded"] = found["degraded"] or asked.trouble
         answer = {"user": question.user, "request_id": request, "variant": version.name, **{key: found[key] for key in ANSWER}}
+        if "trace" in found:
+            answer["trace"] = found["trace"]
         items = [row["item"] for row in found["items"]]
         if self.writer is not None:
             context = None if question.context is None else orjson.dumps(dict(question.context)).decode()
@@ -147,6 +149,16 @@ class Live:
         if self.models.shadow is not None:
             self._listen(self.models.shadow, asked, items)
         return answer
+
+    async def look_at(self, question: Question, name: str | None) -> dict[str, Any]:
+        """What the version `name` (none: whoever would answer) says to a question, to be looked at: nothing is logged, no shadow listens.
+
+        Raises SettingError where no such version is loaded.
+        """
+        version = self.models.version(name) if name is not None else self.models.pick(question.user or "")
+        asked = await self._with_history(question, version)
+        found = await asyncio.to_thread(version.asker.ask, asked)  # reasons take their time, and nobody else waits for them
+        return {"user": question.user, "variant": version.name, **found, "degraded": found["degraded"] or asked.trouble}
 
     async def _with_history(self, question: Question, version: Version) -> Question:
         """The question with the user's events since the artifact was made, before a history of the request."""

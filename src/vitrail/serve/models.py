@@ -92,6 +92,13 @@ class Models:
                 place -= share
         return versions[plan.current]
 
+    def version(self, name: str) -> Version:
+        """A loaded version. Raises SettingError."""
+        versions = self.state[1]
+        if name not in versions:
+            raise unknown("loaded version", name, versions)
+        return versions[name]
+
     @property
     def plan(self) -> Plan:
         """Who answers whom."""
@@ -117,7 +124,8 @@ class Models:
             entries = list(self.folder.iterdir())
         except OSError:
             return {}
-        return {entry.name: entry for entry in entries if any((entry / inner).is_file() for inner in ("manifest.json", "artifact/manifest.json"))}
+        marks = ("manifest.json", "artifact/manifest.json", "funnel.json")
+        return {entry.name: entry for entry in entries if any((entry / inner).is_file() for inner in marks)}
 
     def change(self, change: Change) -> Plan:
         """The plan after `change`, its models loaded; the old plan holds until `follow`. Raises DataError, SettingError, ArtifactError."""

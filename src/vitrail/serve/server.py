@@ -46,6 +46,8 @@ class ServeSettings(Settings):
     """A file of tokens with roles"""
     models: str | None = None
     """Folder of further versions; none: that of `path`"""
+    runs: str | None = None
+    """Folder of runs and comparisons that the studio shows; none: that of `path`"""
     rate: NonNegativeFloat = 0.0
     """Requests a second of one client; 0: any"""
     flush_ms: PositiveFloat = 200.0
@@ -73,6 +75,7 @@ def serve(
     store: str | None = None,
     tokens: str | Path | None = None,
     models: str | Path | None = None,
+    runs: str | Path | None = None,
     rate: float = 0.0,
     flush_ms: float = 200.0,
     budget_ms: float | None = None,
@@ -86,7 +89,8 @@ def serve(
     """Serve the run or artifact at `path` until SIGTERM or SIGINT; requests under way are finished first.
 
     `store`: where events and served answers are kept, a path or URL; none: a file beside `path`; "none": nowhere. `tokens`: a file of tokens
-    with roles, beside the variable VITRAIL_TOKENS. `models`: folder of further versions (none: the one `path` is in). `plugins`: Python files
+    with roles, beside the variable VITRAIL_TOKENS. `models`: folder of further versions, `runs`: folder of runs and
+    comparisons that the studio shows (none: the one `path` is in). `plugins`: Python files
     that register systems. The rest as in `create_app`. `port` 0 takes a free one. With several `workers` each loads the artifact; they share the
     store and their counts.
     Raises SettingError for a host or port that cannot be taken, ArtifactError or DataError where `path` is no run.
@@ -98,7 +102,8 @@ def serve(
     settings = ServeSettings.of(
         {
             "path": str(path), "store": store or str(beside(path)), "tokens": None if tokens is None else str(tokens),
-            "models": None if models is None else str(models), "rate": rate, "flush_ms": flush_ms, "budget_ms": budget_ms,
+            "models": None if models is None else str(models), "runs": None if runs is None else str(runs),
+            "rate": rate, "flush_ms": flush_ms, "budget_ms": budget_ms,
             "history_events": list(history_events), "log": log, "open_admin": open_admin,
             "max_k": max_k, "max_body": max_body, "max_history": max_history, "plugins": list(plugins),
         },
@@ -128,7 +133,8 @@ def serve(
     )
     shown = f"[{host}]" if ":" in host else host
     kept = "nothing is kept" if settings.store == "none" else f"events in {shown_url(settings.store)}"
-    print(f"Serving {path} on http://{shown}:{listening.getsockname()[1]} (docs at /docs), {kept}; stop with Ctrl-C.", file=sys.stderr, flush=True)  # noqa: T201
+    where = f"http://{shown}:{listening.getsockname()[1]} (docs at /docs, studio at /studio/)"
+    print(f"Serving {path} on {where}, {kept}; stop with Ctrl-C.", file=sys.stderr, flush=True)  # noqa: T201
     # uvicorn finishes what is under way, then raises the signal again: to be told to stop is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -167,7 +173,7 @@ def from_environment() -> FastAPI:
 def _app(settings: ServeSettings, token: str | None) -> FastAPI:
     import torch
 
-    from vitrail.funnel.recommender import load
+    from vitrail.funnel.build import open_answerer
     from vitrail.serve.app import create_app
     from vitrail.systems.registry import load_file
 
@@ -177,10 +183,11 @@ def _app(settings: ServeSettings, token: str | None) -> FastAPI:
     torch.set_num_threads(1)  # one question is too small to share among threads
     folder = Path(settings.path).resolve()
     folder = folder.parent if folder.name == "artifact" else folder
-    answerer = load(settings.path)
+    answerer = open_answerer(settings.path)
     app = create_app(
         answerer, name=folder.name, store=None if settings.store == "none" else open_store(settings.store),
-        models=Path(settings.models) if settings.models else folder.parent, load=load,
+        models=Path(settings.models) if settings.models else folder.parent, load=open_answerer,
+        runs=Path(settings.runs) if settings.runs else folder.parent,
         tokens=Tokens.of(token, settings.tokens, os.environ.get(TOKENS_VARIABLE)), open_admin=settings.open_admin, rate=settings.rate,
         flush=settings.flush_ms / 1000, budget_ms=settings.budget_ms, history_kinds=frozenset(settings.history_events),
         max_k=settings.max_k, max_body=settings.max_body, max_history=settings.max_history,

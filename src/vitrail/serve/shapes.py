@@ -24,6 +24,9 @@ FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 Id = Annotated[str, StringConstraints(max_length=MAX_ID, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00]*$")]
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+Dial = Annotated[
+    float | None, Field(ge=0, le=1, description="How diverse the page is, or how much is left to chance, where the model has such a stage.")
+]
 Context = Annotated[dict[str, JsonValue] | None, Field(description="What else is known of the moment: page, device, campaign. Kept with the answer.")]
 Filter = Annotated[str | None, Field(max_length=MAX_FILTER, description='A condition over item attributes, e.g. price < 20 and category == "lipstick".')]
 
@@ -63,6 +66,8 @@ class Answer(BaseModel):
     items: list[Item]
     propensities: list[float]
     """The chance with which each item was put where it is."""
+    trace: dict[str, Any] | None = None
+    """What each stage did and how long it took, where `explain` was asked."""
 
 
 class SimilarAnswer(BaseModel):
@@ -196,6 +201,7 @@ class Shapes(NamedTuple):
     similar: Any
     search: Any
     picture_query: Any
+    look: Any
 
 
 def request_shapes(max_k: int, max_history: int) -> Shapes:
@@ -210,14 +216,28 @@ def request_shapes(max_k: int, max_history: int) -> Shapes:
         include_seen: Annotated[bool, Field(description="Whether items of the history may come back.")] = False
         filter: Filter = None
         context: Context = None
-        explain: Annotated[bool, Field(description="Whether `why` is filled in.")] = False
+        explain: Annotated[bool, Field(description="Whether `why` and `trace` are filled in.")] = False
+        diversity: Dial = None
+        explore: Dial = None
+
+    class Look(_Request):
+        user: Annotated[Id | None, Field(description="A user id.")] = None
+        history: History = None  # type: ignore[valid-type]
+        k: Count = min(10, max_k)  # type: ignore[valid-type]
+        include_seen: bool = False
+        filter: Filter = None
+        diversity: Dial = None
+        explore: Dial = None
+        version: Annotated[str | None, StringConstraints(max_length=255), Field(description="Which loaded version is asked; none: whoever would be.")] = None
 
     class RecommendQuery(_Request):
         user: Annotated[Id, Field(description="A user id; an unknown one gets the popular items.")]
         k: Count = min(10, max_k)  # type: ignore[valid-type]
         include_seen: Annotated[bool, Field(description="Whether items of the history may come back.")] = False
         filter: Filter = None
-        explain: Annotated[bool, Field(description="Whether `why` is filled in.")] = False
+        explain: Annotated[bool, Field(description="Whether `why` and `trace` are filled in.")] = False
+        diversity: Dial = None
+        explore: Dial = None
 
     class Similar(_Request):
         item: Annotated[Id, Field(description="An item id of the catalogue.")]
@@ -231,7 +251,7 @@ def request_shapes(max_k: int, max_history: int) -> Shapes:
         k: Count = min(10, max_k)  # type: ignore[valid-type]
         filter: Filter = None
 
-    return Shapes(Recommend, RecommendQuery, Similar, Search, PictureQuery)
+    return Shapes(Recommend, RecommendQuery, Similar, Search, PictureQuery, Look)
 
 
 def similar_items(recommender: Any, item: str, k: int, filter: str | None) -> list[dict[str, Any]]:

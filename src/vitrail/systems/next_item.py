@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail.blocks import loss as losses
+from vitrail.blocks.sequence import TransformerStack
 from vitrail.config import PositiveInt, Share
 from vitrail.data.batchers import Batcher, SequenceBatcher
 from vitrail.data.batches import Sequences, Sets
@@ -119,6 +120,20 @@ class NextItem(System):
 
     def query_vectors(self, histories: Sets) -> Tensor:
         return self.represent(histories).float()
+
+    def attention(self, histories: Sets) -> tuple[Tensor, Tensor] | None:
+        """B histories, none empty -> (B, T) the events that were read, -1 behind the newest, and (B, T) what the newest position reads of each in
+        the last layer; none where the body is no Transformer."""
+        body = getattr(self, "body", None)
+        if not isinstance(body, TransformerStack):
+            return None
+        cloze = self.config.target == "cloze"
+        newest = histories.last(self.config.length - 1 if cloze else self.config.length)
+        batch = with_mask_token(newest, self.sizes.items) if cloze else newest
+        batch = batch.to(self._items.device)
+        weights = body.attention(self.items(batch.items), batch.mask)  # type: ignore[operator]
+        width = newest.items.shape[1]  # the mask token reads itself too, and is no event
+        return newest.items.masked_fill(~newest.mask, -1).cpu(), weights[:, :width].cpu().masked_fill(~newest.mask, 0.0)
 
     def scores(self, histories: Sets) -> Tensor:
         return self.query_vectors(histories) @ self._items.T

@@ -66,6 +66,15 @@ class Policy:
         """A page of k for each request, drawn by `rng`, with its propensities."""
         raise NotImplementedError
 
+    @property
+    def exploration(self) -> float | None:
+        """How much is left to chance, 0 to 1; none where the policy has no such setting."""
+        return None
+
+    def with_exploration(self, share: float) -> Policy:
+        """The same policy with that much left to chance: 0 nothing. Raises SettingError where it has no such setting."""
+        raise SettingError(f'The policy "{self.card.name}", as it is set, has no dial of exploration: leave explore out.')
+
 
 P = TypeVar("P", bound=type[Policy])
 _POLICIES: dict[str, type[Policy]] = {}

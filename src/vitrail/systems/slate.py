@@ -86,6 +86,15 @@ class Slate:
         """-> (B, k) places into the K candidates, in the order of the page, each at most once; -1 where a page is short."""
         raise NotImplementedError
 
+    @property
+    def diversity(self) -> float | None:
+        """How much difference counts beside relevance, 0 to 1; none where the slate has no such setting."""
+        return None
+
+    def with_diversity(self, share: float) -> Slate:
+        """The same slate with that much diversity: 0 by relevance alone, 1 by difference alone. Raises SettingError where it has no such setting."""
+        raise SettingError(f'The slate "{self.card.name}" has no setting for diversity: leave diversity out.')
+
 
 S = TypeVar("S", bound=type[Slate])
 _SLATES: dict[str, type[Slate]] = {}

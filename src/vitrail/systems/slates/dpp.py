@@ -49,6 +49,13 @@ class DPP(Slate):
         window: PositiveInt | None = None
         """Only the last so many items of the page repel; none: all of them."""
 
+    @property
+    def diversity(self) -> float:
+        return 1.0 - float(self.config.theta)
+
+    def with_diversity(self, share: float) -> DPP:
+        return DPP(self.config.but({"theta": min(1.0 - share, 0.999)}))  # at 1 relevance would weigh infinitely much
+
     def arrange(self, candidates: Candidates, k: int) -> Int64:
         """O(K k D + K k^2) a request without a window."""
         config = self.config

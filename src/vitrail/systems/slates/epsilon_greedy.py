@@ -55,6 +55,13 @@ class EpsilonGreedy(Policy):
         epsilon: Share = 0.1
         """Chance that a place is drawn from all candidates left."""
 
+    @property
+    def exploration(self) -> float:
+        return float(self.config.epsilon)
+
+    def with_exploration(self, share: float) -> EpsilonGreedy:
+        return EpsilonGreedy(self.config.but({"epsilon": share}))
+
     def act(self, choice: Choice, k: int, rng: np.random.Generator) -> Action:
         """One draw a place and request."""
         check_choice(choice)

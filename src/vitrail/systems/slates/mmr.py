@@ -23,6 +23,13 @@ class MMR(Slate):
         scale: Scale = "minmax"
         """How relevance is scaled within a request before it is weighed."""
 
+    @property
+    def diversity(self) -> float:
+        return 1.0 - float(self.config.weight)
+
+    def with_diversity(self, share: float) -> MMR:
+        return MMR(self.config.but({"weight": 1.0 - share}))
+
     def arrange(self, candidates: Candidates, k: int) -> Int64:
         """One pass over the candidates a place: O(K D) a place and request."""
         weight = self.config.weight

@@ -59,6 +59,14 @@ class Thompson(Policy):
         draws: PositiveInt = 200
         """Further pages drawn to tell the propensities."""
 
+    @property
+    def exploration(self) -> float | None:
+        return min(float(self.config.spread), 1.0) if self.config.posterior == "normal" else None
+
+    def with_exploration(self, share: float) -> Policy:
+        """The deviation of a score never seen, in deviations of the scores of its request; a beta posterior has its counts and no dial."""
+        return Thompson(self.config.but({"spread": share})) if self.config.posterior == "normal" else super().with_exploration(share)
+
     def sampler(self, choice: Choice) -> Float64 | tuple[Float64, Float64]:
         """(B, K) parameters of the posterior: a and b of beta, or mean and deviation."""
         config = self.config

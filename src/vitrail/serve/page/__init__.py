@@ -1,0 +1,1 @@
+"""What the studio, the page over a running service, asks for."""
