@@ -12,9 +12,11 @@ BESIDE = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@10")
 SLICES = ("popularity:head", "popularity:mid", "popularity:tail", "history:1-5", "history:6-20", "history:21-100", "history:>100")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; the first `left` columns are text, the others numbers."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, *, last: bool = False) -> str:
+    """A Markdown table; the first `left` columns, and with `last` the last one, are text, the others numbers."""
     rule = ["---"] * left + ["---:"] * (len(head) - left)
+    if last:
+        rule[-1] = "---"
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
@@ -56,7 +58,7 @@ def _published(result: Mapping[str, Any]) -> str:
         for entry in entries
         for name, value in entry["metrics"].items()
     ]
-    return "## Beside what others reported\n\n" + table(["system", "metric", "ours", "theirs", "source"], rows, left=2) if rows else ""
+    return "## Beside what others reported\n\n" + table(["system", "metric", "ours", "theirs", "source"], rows, left=2, last=True) if rows else ""
 
 
 def _slices(result: Mapping[str, Any], metric: str) -> str:
