@@ -100,7 +100,7 @@ await flow("slate", async () => {
   const why = tab.locator(".why");
   await why.getByRole("heading", { name: "Found by" }).waitFor();
   assert.ok((await why.locator("table tbody tr").count()) >= 1);
-  await why.getByText(/Attention of sasrec/).waitFor();
+  await why.getByText(/What sasrec read of the history/).waitFor();
   await why.getByText(/Similarity of item-knn/).waitFor();
   await why.getByRole("heading", { name: "In common with the history" }).waitFor();
   assert.ok((await why.locator(".carried li").count()) >= 4);

@@ -236,3 +236,21 @@ def test_what_an_artifact_counts_never_holds_the_test_part(rated):
     model = DIN(DIN.Config(), made.sizes, made.given)
     assert model._moments(None, 2).tolist() == [int(made.given.tables["events.times"].max()) + 1] * 2
     assert DIN.memory(DIN.Config(), made.sizes, 100) > 0 and DIN.memory(DIN.Config(), Sizes(1, 1), 100) > 0
+
+
+def test_what_din_reads_of_a_history_for_each_item():
+    """Shares of the positive weights: with softmax they are the weights themselves; one event has it all; the base model reads no event more than another."""
+    history, items = Sets(torch.tensor([0]), torch.tensor([0, 3]), torch.tensor([1, 4, 6])), torch.tensor([[2, 5]])
+    model = make("din", weights="softmax")
+    events, shares = model.attention_to(history, items)
+    assert events.tolist() == [[1, 4, 6]] and shares.shape == (1, 2, 3)
+    torch.testing.assert_close(shares.sum(2), torch.ones(1, 2))
+    batch = gather(model.rows_at(history, items), np.arange(2), 5)
+    target, vectors = model.items_and_events(batch)
+    mixed = torch.einsum("kt,kth->kh", shares[0], vectors.view(2, 3, -1))
+    torch.testing.assert_close(mixed, model.attention.packed(target, vectors, batch.mask))
+    raw, single = make("din").attention_to(history, items)[1], Sets(torch.tensor([0]), torch.tensor([0, 1]), torch.tensor([4]))
+    assert (raw >= 0).all() and (raw.sum(2) <= 1.0001).all()
+    torch.testing.assert_close(model.attention_to(single, items)[1], torch.ones(1, 2, 1))
+    assert make("din", attention="mean").attention_to(history, items) is None
+    assert model.attention_to(Sets(torch.tensor([0]), torch.tensor([0, 0]), torch.zeros(0, dtype=torch.int64)), items) is None

@@ -430,7 +430,7 @@ function WhyPanel({ row, answer, close, add }: { row: Row; answer: Answer; close
       {why?.attention && why.attention.length > 0 && (
         <>
           <h3>What carried it</h3>
-          <p className="hint">Attention of {why.attention_by} to the history, in its last layer.</p>
+          <p className="hint">What {why.attention_by} read of the history when it answered (attention).</p>
           <Carried items={why.attention.map((one) => ({ item: one.item, width: one.weight / most, text: share(one.weight) }))} answer={answer} colour="violet" />
         </>
       )}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from vitrail.blocks.activation import Activation
 from vitrail.blocks.interact import Tower
 from vitrail.blocks.interest import Scorer, TargetAttention, Weights
 from vitrail.config import PositiveInt, Rate
-from vitrail.data.batches import Impressions
+from vitrail.data.batchers_rows import gather
+from vitrail.data.batches import Impressions, Sets
 from vitrail.errors import SettingError
 from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.ranker import Ranker
@@ -69,3 +71,15 @@ class DIN(Ranker):
         parts = [interest, target, *([interest * target] if self.config.product else []), self.features.others(batch.users, batch.fields).flatten(1)]
         logit: Tensor = self.tower(torch.cat(parts, dim=1)).squeeze(-1)
         return logit if self.bias is None else logit + F.embedding(batch.items, self.bias).squeeze(-1)
+
+    def attention_to(self, histories: Sets, items: Tensor) -> tuple[Tensor, Tensor] | None:
+        """One history, items (1, K) -> (1, T) its newest events, and (1, K, T) how much of the interest in each item each of them is: positive weights,
+        the mean over heads, as shares. None where the mean of the history is taken whatever the item, or there is no event."""
+        if self.config.attention == "mean" or not len(histories.items):
+            return None
+        batch = gather(self.rows_at(histories, items), np.arange(items.shape[1]), self.config.length).to(next(self.parameters()).device)
+        target, events = self.items_and_events(batch)
+        weights = self.attention.weigh(target, events, batch.mask, batch.mask.nonzero()[:, 0], bool(batch.mask.all())).mean(1).clamp(min=0)
+        spread = weights.new_zeros(batch.mask.shape).masked_scatter(batch.mask, weights)
+        shares = spread / spread.sum(1, keepdim=True).clamp(min=1e-12)
+        return batch.history[:1].masked_fill(~batch.mask[:1], -1).cpu(), shares[None].cpu()
