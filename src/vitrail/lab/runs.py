@@ -79,7 +79,8 @@ def compare_runs(
             remember(place / "request.json", plain(request), "comparison")
     began = time.monotonic()
     seats = {name: [_seat(bench, run, told[folders.index(run)], say) for run in own] for name, own in groups.items()}
-    command = " ".join(["vitrail compare", *map(str, runs), *([f"--baseline {baseline}"] if baseline else []), *([] if tests else ["--no-tests"])])
+    asked = [f"--metric {bench.metric}"] if bench.metric != "ndcg@10" else []
+    command = " ".join(["vitrail compare", *map(str, runs), *asked, *([f"--baseline {baseline}"] if baseline else []), *([] if tests else ["--no-tests"])])
     others = published(recipes, [told[folders.index(own[0])].system for own in groups.values()], bench, told[0].refit)
     result, evaluations, compared = gather(
         bench, seats, {}, None, baseline=baseline, tests=tests,
