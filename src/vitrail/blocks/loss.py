@@ -128,7 +128,21 @@ def full_softmax(h: Tensor, E: Tensor, targets: Tensor, block: int | None = None
     return loss
 
 
+class _HalfSquares(torch.autograd.Function):
+    """Half the sum of squares; the gradient is the tensor itself."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return torch.linalg.vector_norm(x).square() / 2
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        x: Tensor = ctx.saved_tensors[0]
+        return gradients[0] * x
+
+
 def l2_of_batch(*embeddings: Tensor) -> Tensor:
     """Half the summed squared norm of embeddings (B, D), divided by B: the regulariser of LightGCN and BPR."""
-    total = sum((e.square().sum() for e in embeddings), start=embeddings[0].new_zeros(()))
-    return total / 2 / len(embeddings[0])
+    total = sum((_HalfSquares.apply(e) for e in embeddings), start=embeddings[0].new_zeros(()))  # type: ignore[no-untyped-call]
+    return total / len(embeddings[0])
