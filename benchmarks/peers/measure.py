@@ -14,7 +14,7 @@ import numpy as np
 
 from peers.environments import Environment, make, versions
 from peers.handover import Judge, hand_over, ingest_seconds
-from peers.plan import Options, Plan, Row, identity, ratios, summary
+from peers.plan import Options, Plan, Row, code_hash, identity, ratios, summary
 from peers.side import Side, SideFailed
 from vitrail.errors import VitrailError
 from vitrail.files import read_json, write_json
@@ -33,7 +33,7 @@ def jobs(row: Row, options: Options, data: Path, split: Path) -> tuple[dict[str,
 
 def measure(row: Row, plan: Plan, options: Options, environments: dict[str, Environment], work: Path, data_root: Path) -> dict[str, Any]:
     """The record of a row, also where it failed; kept in `work/rows`, and taken from there where it is finished."""
-    key = identity(row, options, environments[row.peer].pins)
+    key = identity(row, options, environments[row.peer].pins, code_hash())
     file = work / "rows" / f"{row.name}.json"
     if file.exists() and (kept := read_json(file))["identity"] == key and kept["status"] == "done":
         print(f"{row.name}: finished before ({file})", flush=True)
@@ -53,8 +53,9 @@ def measure(row: Row, plan: Plan, options: Options, environments: dict[str, Envi
             b = stack.enter_context(Side(row.peer, python, f"run_{row.peer}.py", theirs, places, environments[row.peer].variables, deadline))
             _turns(row, options, {"ours": a, "peer": b}, record, environments[row.peer].evaluates, judge, places)
         record["ratios"] = ratios(record, row.per_target)
-    except VitrailError as error:
-        record |= {"status": "failed", "why": str(error)}
+    except (VitrailError, OSError, ValueError, KeyError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:300]
+        record |= {"status": "failed", "why": said if isinstance(error, VitrailError) else f"{type(error).__name__} while the row was measured: {said}"}
         if "ours" in record:
             record["ratios"] = ratios(record, row.per_target)
     record |= {"seconds": round(time.monotonic() - started, 1), "load_after": _record.load(), "date": datetime.now(UTC).isoformat(timespec="minutes")}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from pydantic import model_validator
 
+import vitrail
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings, read_yaml
 from vitrail.errors import SettingError, unknown
 from vitrail.files import fingerprint
@@ -126,11 +128,16 @@ def apply(row: Row, options: Options) -> Row:
     return row.but(changed) if changed else row
 
 
-def identity(row: Row, options: Options, pins: Sequence[str]) -> str:
-    """Changes with whatever moves the numbers of a row: a finished row of another identity is measured anew."""
+def code_hash(folder: Path = Path(vitrail.__file__).parent) -> str:
+    """Changes with every line of Vitrail's code."""
+    return fingerprint({str(file.relative_to(folder)): sha256(file.read_bytes()).hexdigest() for file in sorted(folder.rglob("*.py"))})
+
+
+def identity(row: Row, options: Options, pins: Sequence[str], code: str) -> str:
+    """Changes with whatever moves the numbers of a row, `code` among it: a finished row of another identity is measured anew."""
     asked = {"threads": options.threads, "seed": options.seed, "epoch": options.epoch and row.mode == "steps"}
     kept = row.model_dump(mode="json", exclude={"goals", "differences", "cap"})
-    return fingerprint({"row": kept, "options": asked, "pins": list(pins)})
+    return fingerprint({"row": kept, "options": asked, "pins": list(pins), "code": code})
 
 
 def summary(times: Sequence[dict[str, float]], factor: float = 1.0) -> dict[str, Any]:

@@ -77,16 +77,20 @@ def test_bad_plans_are_refused_in_a_sentence(tmp_path, plan):
             read_plan(tmp_path / "rows.yaml")
 
 
-def test_options_change_a_row_and_its_identity(plan):
-    from peers.plan import Options, apply, choose, identity
+def test_options_and_code_change_a_row_and_its_identity(plan, tmp_path):
+    from peers.plan import Options, apply, choose, code_hash, identity
 
     row = choose(plan, ["recbole.sasrec.beauty"])[0]
     changed = apply(row, Options(steps=7, repeats=1, cap=10, converge=False))
     assert (changed.steps, changed.repeats, changed.cap, changed.converge) == (7, 1, 10, 0)
     assert apply(row, Options()) == row
     asked = [(row, Options(), ["a==1"]), (changed, Options(), ["a==1"]), (row, Options(epoch=True), ["a==1"]), (row, Options(), ["a==2"])]
-    assert len({identity(*three) for three in asked}) == 4
-    assert identity(row.but({"cap": 9, "goals": {}}), Options(), ["a==1"]) == identity(row, Options(), ["a==1"])  # moves no number
+    assert len({identity(*three, code) for three in asked for code in "ab"}) == 8
+    assert identity(row.but({"cap": 9, "goals": {}}), Options(), ["a==1"], "a") == identity(row, Options(), ["a==1"], "a")  # moves no number
+    (tmp_path / "a.py").write_text("1")
+    before = code_hash(tmp_path)
+    (tmp_path / "a.py").write_text("2")
+    assert code_hash(tmp_path) != before
 
 
 def record(ours_wall=2.0, peer_wall=12.0, **more):

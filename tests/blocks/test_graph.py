@@ -1,8 +1,9 @@
-"""The mean of layers, against the layers themselves."""
+"""Products, the mean of layers and a layer of NGCF, against their plain forms."""
 
 import torch
+import torch.nn.functional as F
 
-from vitrail.blocks.graph import bipartite_adjacency, layers, mean_of_layers
+from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, layers, mean_of_layers, product
 
 
 def test_horners_rule_gives_the_mean_of_the_layers_and_its_gradient():
@@ -16,3 +17,41 @@ def test_horners_rule_gives_the_mean_of_the_layers_and_its_gradient():
             (y * torch.arange(14.0).view(7, 2)).sum().backward()
             found.append((y.detach(), x.grad))
         torch.testing.assert_close(*found)
+
+
+def test_a_product_is_that_of_the_matrix_also_for_nodes_without_an_edge():
+    A = bipartite_adjacency(torch.tensor([0, 2, 3, 3]), torch.tensor([0, 1, 1]), 4)
+    x = torch.arange(14.0).view(7, 2).sin()
+    torch.testing.assert_close(product(A, x), A.to_dense() @ x)
+    torch.testing.assert_close(product(A.double(), x.double()), A.to_dense().double() @ x.double())
+
+
+def test_a_bilinear_layer_is_the_published_equation_and_so_is_its_gradient():
+    torch.manual_seed(0)
+    start = [torch.randn(9, 4), torch.randn(9, 4), torch.randn(4, 4), torch.randn(4, 4), torch.randn(4)]
+    start[0][3] = start[1][3] = 0.0
+    weigh = torch.randn(9, 4)
+
+    def plain(x, s, W, P, bias):
+        return F.normalize(F.leaky_relu((s + x) @ W.T + (s * x) @ P.T + bias, 0.2), dim=1)
+
+    found = []
+    for way in (plain, lambda *given: bilinear_layer(*given, slope=0.2, dropout=0.0)):
+        given = [tensor.clone().requires_grad_() for tensor in start]
+        y = way(*given)
+        (y * weigh).sum().backward()
+        found.append([y.detach(), *(tensor.grad for tensor in given)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dropout_in_a_bilinear_layer_leaves_out_its_share_and_no_gradient_passes_there():
+    torch.manual_seed(0)
+    x = torch.randn(400, 8, requires_grad=True)
+    bias = torch.zeros(8, requires_grad=True)
+    y = bilinear_layer(x, torch.randn(400, 8), torch.eye(8), torch.eye(8), bias, slope=0.2, dropout=0.25)
+    gone = y == 0
+    assert 0.2 < float(gone.float().mean()) < 0.3
+    torch.testing.assert_close(y.detach().norm(dim=1), torch.ones(400))
+    (y * gone).sum().backward()
+    assert bias.grad.abs().max() < 1e-4

@@ -85,3 +85,17 @@ def test_heads_must_divide_the_width():
         make(dim=10, heads=3)
     with pytest.raises(SettingError, match="causal"):
         make(target="cloze")
+
+
+def test_many_histories_answer_as_each_does_alone():
+    model = make(dropout=0.0)
+    model.prepare()
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 15, 150)
+    indptr = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]))
+    histories = Sets(torch.full((150,), -1), indptr, torch.from_numpy(rng.integers(0, 30, int(indptr[-1]))))
+    with torch.no_grad():
+        together = model.query_vectors(histories)
+        alone = torch.cat([model.query_vectors(histories.slice(row, row + 1)) for row in range(150)])
+    known = histories.lengths > 0
+    torch.testing.assert_close(together[known], alone[known])

@@ -16,6 +16,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from vitrail.blocks.embed import bag
+
 Solver = Literal["cg", "cholesky"]
 BLOCK = 1 << 19
 """Numbers gathered at once by the exact solver: they stay in the processor's cache while a batch is solved."""
@@ -76,9 +78,9 @@ def _conjugate_gradients(C: sparse.csr_array, Y: Tensor, x: Tensor, ridge: Tenso
 
     def apply(p: Tensor) -> Tensor:
         dots = torch.sparse.sampled_addmm(where, p, Y.T, beta=0.0).values()
-        return torch.addcmul(p @ gram + cells(dots * extra) @ Y, p, ridge[:, None])
+        return torch.addcmul(bag(Y, indices, indptr, dots * extra), p, ridge[:, None]).addmm_(p, gram)
 
-    r = cells(confidence) @ Y - apply(x)
+    r = bag(Y, indices, indptr, confidence) - apply(x)
     p, size = r, (r * r).sum(1)
     for _ in range(steps):
         Ap = apply(p)

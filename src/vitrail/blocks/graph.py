@@ -6,8 +6,11 @@ import warnings
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
+
+from vitrail.blocks.embed import bag
 
 
 def bipartite_adjacency(indptr: Tensor, items: Tensor, n_items: int, *, normalise: bool = True) -> Tensor:
@@ -27,12 +30,21 @@ def bipartite_adjacency(indptr: Tensor, items: Tensor, n_items: int, *, normalis
     A.sort_indices()
     rows = np.repeat(scale, np.diff(A.indptr))
     values = (rows * scale[A.indices] if normalise else A.data).astype(np.float32)
-    # 32-bit indices: the sparse product is 1.5 times as fast with them
+    # 32-bit indices: the products are faster with them
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # PyTorch calls the format beta
         return torch.sparse_csr_tensor(
             torch.from_numpy(A.indptr.astype(np.int32)), torch.from_numpy(A.indices.astype(np.int32)), torch.from_numpy(values), size=A.shape
         )
+
+
+def product(A: Tensor, x: Tensor) -> Tensor:
+    """A (V, V) sparse CSR, x (V, D) -> A x (V, D). On a processor a row of it is a weighted bag of rows of x, whose kernel takes a
+    third of the time of the sparse product, and adds in the same order whatever the number of threads."""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return A @ x
+    # detached: what the bags' own gradient would need is made even where no gradient is asked
+    return bag(x.detach(), A.col_indices(), A.crow_indices(), A.values())
 
 
 class _SymmetricProduct(torch.autograd.Function):
@@ -41,17 +53,17 @@ class _SymmetricProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, A: Tensor, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.A = A
-        return A @ x
+        return product(A, x)
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
-        return None, ctx.A @ gradients[0].contiguous()
+        return None, product(ctx.A, gradients[0].contiguous())
 
 
 def propagate(A: Tensor, x: Tensor) -> Tensor:
     """A (V, V) symmetric sparse CSR, x (V, D) -> A x (V, D), differentiable in x."""
-    product: Tensor = _SymmetricProduct.apply(A, x)  # type: ignore[no-untyped-call]
-    return product
+    y: Tensor = _SymmetricProduct.apply(A, x)  # type: ignore[no-untyped-call]
+    return y
 
 
 class _MeanOfLayers(torch.autograd.Function):
@@ -71,7 +83,7 @@ class _MeanOfLayers(torch.autograd.Function):
 def _horner(A: Tensor, x: Tensor, depth: int) -> Tensor:
     total = x
     for _ in range(depth):
-        total = torch.addmm(x, A, total)
+        total = product(A, total).add_(x)
     return total / (depth + 1)
 
 
@@ -87,6 +99,45 @@ def layers(A: Tensor, x: Tensor, depth: int) -> list[Tensor]:
     for _ in range(depth):
         out.append(propagate(A, out[-1]))
     return out
+
+
+class _BilinearLayer(torch.autograd.Function):
+    """One pass forward and one back, in as few copies of (V, D) as there are: sums, products, activation and length together."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, kept: Tensor | None, slope: float) -> Tensor:  # type: ignore[no-untyped-def]
+        total, both = s + x, s * x
+        h = torch.addmm(bias, total, W.T).addmm_(both, P.T)
+        F.leaky_relu(h, slope, inplace=True)
+        if kept is not None:
+            h.mul_(kept)
+        length = h.norm(dim=1, keepdim=True).clamp_(min=1e-12)
+        h.div_(length)
+        ctx.slope = slope
+        ctx.save_for_backward(x, s, W, P, kept, total, both, h, length)
+        return h
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
+        x, s, W, P, kept, total, both, unit, length = ctx.saved_tensors
+        g = gradients[0]
+        d = torch.addcmul(g, unit, (g * unit).sum(1, keepdim=True), value=-1.0).div_(length)
+        if kept is not None:
+            d.mul_(kept)
+        # the slope shows in the sign of what came out; where nothing was kept it does not matter
+        d = torch.ops.aten.leaky_relu_backward(d, unit, ctx.slope, True)
+        of_total, of_both = d @ W, d @ P
+        return torch.addcmul(of_total, of_both, s), torch.addcmul(of_total, of_both, x), d.T @ total, d.T @ both, d.sum(0), None, None
+
+
+def bilinear_layer(x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, *, slope: float, dropout: float) -> Tensor:
+    """Rows of dropout(leaky_relu((s + x) W^T + (s * x) P^T + bias)) at length 1 (NGCF, equation 7), differentiable.
+
+    x (V, D) own vectors, s (V, D) what neighbours send, W, P (D, D), bias (D,), slope below 0, dropout a share (0 outside training) -> (V, D).
+    """
+    kept = torch.rand_like(x).ge_(dropout).div_(1 - dropout) if dropout else None
+    unit: Tensor = _BilinearLayer.apply(x, s, W, P, bias, kept, slope)  # type: ignore[no-untyped-call]
+    return unit
 
 
 def nudge(x: Tensor, length: float) -> Tensor:

@@ -79,34 +79,34 @@ def sampled_softmax(positive: Tensor, negative: Tensor, same: Tensor | None = No
 class _BlockedCrossEntropy(torch.autograd.Function):
     """Computes loss and both gradients block by block in the forward pass: no (B, N) matrix is ever kept.
 
-    One more column carries what softmax needs through the matrix products: -shift beside h and 1 beside E make the product
-    h.E - shift, and the product with (E, 1) gives the gradient's sum and the normaliser at once. A block is then three
-    products and one pass of exp. The shift is the bound |h| max|E| >= h.E, or the true maximum where exp would underflow.
+    One more column carries what softmax needs through the product: -shift beside h and 1 beside E make it h.E - shift. A block is
+    then three products and a pass of exp, in one buffer that stays where it is. The shift is the bound |h| max|E| >= h.E, or the
+    true maximum where exp would underflow.
     """
 
     @staticmethod
     def forward(ctx, h: Tensor, E: Tensor, targets: Tensor, block: int) -> Tensor:  # type: ignore[no-untyped-def]
         ones = torch.cat([E, E.new_ones(len(E), 1)], 1)
         longest = E.norm(dim=1).amax()
-        grad_h, grad_E = torch.empty_like(h), torch.zeros_like(ones)
+        grad_h, grad_E = torch.empty_like(h), torch.zeros_like(E)
         log_mass = h.new_empty(len(h))
+        room = h.new_empty(min(block, len(h)), len(E))
         for start in range(0, len(h), block):
             x = h[start : start + block]
             shift = x.norm(dim=1) * longest
-            p = (torch.cat([x, -shift[:, None]], 1) @ ones.T).exp_()
-            sums = p @ ones
-            if bool((sums[:, -1] < 1e-30).any()):
-                logits = x @ E.T
+            p = torch.mm(torch.cat([x, -shift[:, None]], 1), ones.T, out=room[: len(x)]).exp_()
+            mass = p.sum(1)
+            if bool((mass < 1e-30).any()):
+                logits = torch.mm(x, E.T, out=p)
                 shift = logits.amax(1)
                 p = logits.sub_(shift[:, None]).exp_()
-                sums = p @ ones
-            mass = sums[:, -1:]
-            log_mass[start : start + block] = mass[:, 0].log() + shift
-            grad_h[start : start + block] = sums[:, :-1] / mass
-            grad_E.addmm_(p.T, torch.cat([x, torch.ones_like(mass)], 1) / mass)
+                mass = p.sum(1)
+            log_mass[start : start + block] = mass.log() + shift
+            grad_h[start : start + block] = (p @ E).div_(mass[:, None])
+            grad_E.addmm_(p.T, x / mass[:, None])
         picked = E[targets]
         loss = (log_mass - (h * picked).sum(1)).mean()
-        grad_E = grad_E[:, :-1].index_add(0, targets, h, alpha=-1.0)
+        grad_E.index_add_(0, targets, h, alpha=-1.0)
         ctx.save_for_backward((grad_h - picked).div_(len(h)), grad_E.div_(len(h)))
         return loss
 
@@ -128,7 +128,21 @@ def full_softmax(h: Tensor, E: Tensor, targets: Tensor, block: int | None = None
     return loss
 
 
+class _HalfSquares(torch.autograd.Function):
+    """Half the sum of squares; the gradient is the tensor itself."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return torch.linalg.vector_norm(x).square() / 2
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        x: Tensor = ctx.saved_tensors[0]
+        return gradients[0] * x
+
+
 def l2_of_batch(*embeddings: Tensor) -> Tensor:
     """Half the summed squared norm of embeddings (B, D), divided by B: the regulariser of LightGCN and BPR."""
-    total = sum((e.square().sum() for e in embeddings), start=embeddings[0].new_zeros(()))
-    return total / 2 / len(embeddings[0])
+    total = sum((_HalfSquares.apply(e) for e in embeddings), start=embeddings[0].new_zeros(()))  # type: ignore[no-untyped-call]
+    return total / len(embeddings[0])

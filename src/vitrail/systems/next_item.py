@@ -19,6 +19,10 @@ from vitrail.systems.base import Can, Given, Sizes, System
 from vitrail.systems.sampling import Loss, LossSettings, from_samples, log_chance
 
 
+TOGETHER = 64
+"""Histories that a processor encodes at once when the system answers."""
+
+
 class NextItem(System):
     """Encodes a sequence; the newest position's vector asks for the next item by a dot product."""
 
@@ -111,6 +115,16 @@ class NextItem(System):
             batch = with_mask_token(histories.last(self.config.length - 1), self.sizes.items)
         else:
             batch = histories.last(self.config.length)
+        if self._items.device.type != "cpu" or len(batch.users) <= TOGETHER:
+            return self._newest(batch)
+        # most histories are far shorter than the longest: those of one length go together, so that little padding is read
+        lengths = batch.mask.sum(1)
+        order = lengths.argsort(stable=True)
+        vectors = torch.cat([self._newest(_rows_of(batch, part, max(int(lengths[part[-1]]), 1))) for part in order.split(TOGETHER)])
+        return torch.empty_like(vectors).index_copy_(0, order, vectors)
+
+    def _newest(self, batch: Sequences) -> Tensor:
+        """(B, D) of the newest position of each row."""
         h = self.encode(batch.to(self._items.device))
         newest = (batch.mask.sum(1) - 1).clamp(min=0).to(h.device)
         return self.finish(self.ask(h[torch.arange(len(h), device=h.device), newest]))
@@ -147,6 +161,12 @@ class NextItem(System):
         parameters = 4 * sizes.items * config.dim
         activations = 4 * config.batch * config.length * config.dim * 40
         return 6 * parameters + activations + 24 * events
+
+
+def _rows_of(batch: Sequences, rows: Tensor, width: int) -> Sequences:
+    """Some rows of a batch without targets, cut to their first `width` positions."""
+    times = None if batch.times is None else batch.times[rows, :width]
+    return Sequences(batch.users[rows], batch.items[rows, :width], batch.mask[rows, :width], times)
 
 
 def with_mask_token(batch: Sequences, token: int) -> Sequences:

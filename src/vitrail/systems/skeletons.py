@@ -181,8 +181,9 @@ class TwoTower(Factors):
         """Added to the loss."""
         return 0.0
 
-    def penalty(self, u: Tensor, positive: Tensor, negative: Tensor) -> Tensor | float:
-        """Added to the loss where it acts on the vectors that are scored: users u (B, D), positive (B, D), first negatives (B, D)."""
+    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
+        """Added to the loss where it acts on the vectors that are scored: users u (B, D); positives and first negatives, one
+        tensor (B, 2, D) or two (B, D)."""
         return 0.0
 
     def finish(self, vectors: Tensor) -> Tensor:
@@ -213,7 +214,7 @@ class TwoTower(Factors):
             # a batched product of matrices of few rows takes twice the time of the plain sum of products
             both = (u[:, None] * done).sum(-1) if count < FEW else torch.einsum("bd,bkd->bk", u, done)
             positive, negative = both[:, 0], both[:, 1:]
-            penalty = self.penalty(raw, vectors[:, 0], vectors[:, 1])
+            penalty = self.penalty(raw, vectors if count == 1 else vectors[:, :2])  # the gradient of a part is as large as the whole
         value = from_samples(self.config, positive, negative, batch.items, batch.negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
         return value + self.regulariser(batch) + penalty
 

@@ -39,5 +39,5 @@ class BPRMF(TwoTower, IdTables):
     def item(self, items: Tensor | None = None) -> Tensor:
         return self.items if items is None else rows(self.items, items)
 
-    def penalty(self, u: Tensor, positive: Tensor, negative: Tensor) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(u, positive, negative) if self.config.l2 else 0.0
+    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
+        return self.config.l2 * l2_of_batch(u, *items) if self.config.l2 else 0.0

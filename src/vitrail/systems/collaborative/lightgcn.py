@@ -55,10 +55,10 @@ class LightGCN(Graph, IdTables):
         if not self.config.l2 or not self.config.layers:
             return 0.0
         items = rows(self.items, torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)]))
-        return self.config.l2 * l2_of_batch(rows(self.users, batch.users), items[0], items[1])
+        return self.config.l2 * l2_of_batch(rows(self.users, batch.users), items)
 
-    def penalty(self, u: Tensor, positive: Tensor, negative: Tensor) -> Tensor | float:
-        return 0.0 if self.config.layers else self.config.l2 * l2_of_batch(u, positive, negative)
+    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
+        return 0.0 if self.config.layers else self.config.l2 * l2_of_batch(u, *items)
 
     def prepare(self) -> None:
         super().prepare()

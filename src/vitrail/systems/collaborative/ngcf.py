@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.embed import bag
-from vitrail.blocks.graph import bipartite_adjacency, propagate
+from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, propagate
 from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, PositiveInt, Rate
 from vitrail.data.batches import Sets
@@ -72,7 +72,8 @@ class NGCF(Graph, IdTables):
         """Vectors x (V, D) and what their neighbours send s (V, D) -> (what goes on (V, D), what answers (V, D), rows of length 1)."""
         one, two = self.linear[n], self.bilinear[n]
         if self.config.form == "paper":
-            unit = F.normalize(F.dropout(F.leaky_relu(one(s + x) + two(s * x), 0.2), self.config.dropout, self.training), dim=1)
+            rate = self.config.dropout if self.training else 0.0
+            unit = bilinear_layer(x, s, one.weight, two.weight, one.bias + two.bias, slope=0.2, dropout=rate)  # type: ignore[arg-type,operator]
             return unit, unit
         h = F.dropout(F.leaky_relu(one(s), 0.2) + F.leaky_relu(two(x * s), 0.2), self.config.dropout, self.training)
         return h, F.normalize(h, dim=1)
@@ -87,11 +88,11 @@ class NGCF(Graph, IdTables):
         return inner, torch.cat(answers, 1)
 
     def nodes(self) -> tuple[Tensor, Tensor]:
-        answers, users = self._passes()[1], len(self.users)
-        return answers[:users] * (self.degrees[:users] > 0), answers[users:]
+        users, items = self._passes()[1].split([len(self.users), len(self.items)])  # the gradient of a split is one copy
+        return users * (self.degrees[: len(users)] > 0), items
 
-    def penalty(self, u: Tensor, positive: Tensor, negative: Tensor) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(u, positive, negative) if self.config.l2 else 0.0
+    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
+        return self.config.l2 * l2_of_batch(u, *items) if self.config.l2 else 0.0
 
     def prepare(self) -> None:
         super().prepare()
