@@ -37,10 +37,13 @@ def times(value: float | None) -> str:
 
 
 def short(record: dict[str, Any]) -> str:
-    """The README's table: a line a row, ours and the peer's, the ratio."""
-    rows = []
+    """The README's table: a line a row, ours and the peer's, the ratio; then the rows that were not run."""
+    rows, waiting = [], []
     for row in record["results"]["rows"].values():
         ours, theirs, found = row.get("ours", {}), row.get("peer", {}), row.get("ratios", {})
+        if not ours and row["status"] != "failed":
+            waiting.append(row["row"])
+            continue
         kind = "epoch" if "epoch" in ours else "fit"
         clock = [number(side[kind]["wall"]["median"]) if kind in side else "" for side in (ours, theirs)]
         key = "converged" if "converged" in ours and "converged" in theirs else "metrics"
@@ -49,7 +52,7 @@ def short(record: dict[str, Any]) -> str:
         name = row["row"] + (" (estimate)" if "estimated" in ours.get("epoch", {}) else "") + (" (failed)" if row["status"] == "failed" else "")
         rows.append([name, NAMES[kind], *clock, times(found.get(kind, {}).get("wall")), *memory, times(found.get("memory", {}).get("value")), *ndcg])
     head = ["peer.model.data", "time", "ours", "theirs", "ratio", "ours, MB", "theirs, MB", "ratio", "NDCG@10 ours", "theirs"]
-    return table(head, rows)
+    return table(head, rows) + (f"\n\nNot run yet: {', '.join(waiting)}." if waiting else "")
 
 
 def page(record: dict[str, Any]) -> str:
