@@ -1,5 +1,5 @@
 """BPR-MF. Rendle et al., UAI 2009, arXiv:1205.2618. Adam instead of the paper's plain SGD, as in RecBole and LightGCN's
-code; the regulariser is on the batch's vectors. Numbers: none yet."""
+code; the regulariser is on the batch's vectors. Numbers: recipes/bpr-mf.*.yaml."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrail.systems.ids import IdSettings, IdTables, id_tables
 from vitrail.systems.skeletons import TwoTower
 
 
-@system("bpr-mf", stage="retrieve", family="collaborative", paper="1205.2618", year=2009)
+@system("bpr-mf", stage="retrieve", family="collaborative", paper="1205.2618", year=2009, status="measured")
 class BPRMF(TwoTower, IdTables):
     """Matrix factorisation trained to rank a user's items above others."""
 

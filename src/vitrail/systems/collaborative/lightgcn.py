@@ -20,7 +20,7 @@ from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, i
 from vitrail.systems.skeletons import Graph
 
 
-@system("lightgcn", stage="retrieve", family="collaborative", paper="2002.02126", year=2020)
+@system("lightgcn", stage="retrieve", family="collaborative", paper="2002.02126", year=2020, status="measured")
 class LightGCN(Graph, IdTables):
     """User and item vectors smoothed over the interaction graph, without weights or non-linearities."""
 
