@@ -264,11 +264,14 @@ def test_tables_of_the_readme_are_up_to_date(forget):
 
 
 def test_the_table_of_the_peers_is_written_only_where_its_mark_is(tmp_path):
-    marked = README.read_text(encoding="utf-8").partition("<!-- begin: peers -->")[0] + "<!-- begin: peers -->\nold\n<!-- end: peers -->\n"
+    begin, end = "<!-- begin: peers -->\n", "<!-- end: peers -->"
+    before, _, rest = README.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
     table = peers_table(ROOT / "benchmarks" / "results" / "peers.json")
-    assert with_tables(marked).endswith(f"<!-- begin: peers -->\n{table}\n<!-- end: peers -->\n")
-    assert "begin: peers" not in with_tables(marked.partition("<!-- begin: peers -->")[0])
+    assert f"{begin}{table}\n{end}" in with_tables(f"{before}{begin}old\n{end}{after}")
+    assert "begin: peers" not in with_tables(before + after)
     assert peers_table(tmp_path / "none.json") == ""
+
 
 
 if __name__ == "__main__":
