@@ -3,15 +3,61 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import polars as pl
-import pyarrow.parquet as pq
 
+from vitrail.data.vocabulary import Vocabulary
 from vitrail.errors import DataError
-from vitrail.files import atomic_file, full_disk_as_sentence, read_json, write_json
+from vitrail.files import atomic_file, fingerprint, full_disk_as_sentence, read_json, write_json
 from vitrail.train.progress import bar, silent
+
+
+class AnswersEverybody(ABC):
+    """What answers `recommend`, and so can answer everybody."""
+
+    user_ids: Vocabulary
+    info: dict[str, Any]
+
+    @abstractmethod
+    def recommend(
+        self,
+        users: Sequence[str] | None = None,
+        histories: Sequence[Sequence[str]] | None = None,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        filter: str | None = None,
+    ) -> pl.DataFrame:
+        """The k best items for each of `users` (ids) or `histories`, a row an item; query: the place of the question."""
+
+    def answer_everyone(
+        self,
+        users: Literal["all"] | Sequence[str],
+        out: str | Path,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        filter: str | None = None,
+        resume: bool = False,
+        progress: bool = True,
+        block: int = 8192,
+    ) -> int:
+        """Recommend for `users` in blocks, straight to a Parquet file `out`; returns its rows.
+
+        Whole blocks are kept in `<out>.parts` until the file is complete, so with `resume` a killed job goes on where it
+        stopped. Raises as `recommend`, and DataError where `resume` is asked with other settings.
+        """
+        ids = self.user_ids.ids if isinstance(users, str) else pl.Series(list(users), dtype=pl.String)
+        job = fingerprint([self.info.get("files"), ids.len(), fingerprint(ids.head(100).to_list()), k, include_seen, filter, block])
+
+        def make(start: int, stop: int) -> pl.DataFrame:
+            return self.recommend(ids[start:stop].to_list(), k=k, include_seen=include_seen, filter=filter).drop("query")
+
+        return write_blocks(Path(out), len(ids), block, make, job=job, resume=resume, progress=progress)
 
 
 def write_blocks(out: Path, total: int, block: int, make: Callable[[int, int], pl.DataFrame], *, job: str, resume: bool, progress: bool) -> int:
@@ -19,6 +65,8 @@ def write_blocks(out: Path, total: int, block: int, make: Callable[[int, int], p
 
     Blocks done are kept in `<out>.parts`, marked with `job`; `resume` uses them. Raises DataError where they are of another job.
     """
+    import pyarrow.parquet as pq
+
     parts = out.with_name(out.name + ".parts")
     if parts.exists() and not resume:
         shutil.rmtree(parts)

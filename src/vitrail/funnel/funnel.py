@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from torch import Tensor
 from vitrail.data.batches import Sets
 from vitrail.errors import DataError, SettingError
 from vitrail.evaluation.ranking import REMOVED, top_k
+from vitrail.funnel.bulk import AnswersEverybody
 from vitrail.funnel.clock import Clock
 from vitrail.funnel.explain import told
 from vitrail.funnel.file import FunnelFile
@@ -77,7 +77,7 @@ class Trace:
         return {"fuse": self.fused.codes, "rank": self.ranked, "arrange": self.arranged, "page": self.page}
 
 
-class Funnel:
+class Funnel(AnswersEverybody):
     """Answers `recommend`, `answer`, `similar` and `explain`."""
 
     def __init__(
@@ -272,22 +272,6 @@ class Funnel:
         schema: dict[str, Any] = {"query": pl.Int64, "user": pl.String, "item": pl.String, "rank": pl.Int32, "score": pl.Float32}
         schema |= {"sources": SOURCES, "why": pl.String, "fallback": pl.String}
         return pl.DataFrame(rows, schema=schema)
-
-    def answer_everyone(
-        self,
-        users: Literal["all"] | Sequence[str],
-        out: str | Path,
-        k: int = 10,
-        *,
-        include_seen: bool = False,
-        filter: str | None = None,
-        resume: bool = False,
-        progress: bool = True,
-        block: int = 8192,
-    ) -> int:
-        """Recommend for `users` in blocks, straight to a Parquet file; as Recommender.answer_everyone."""
-        alike: Any = self
-        return Recommender.answer_everyone(alike, users, out, k, include_seen=include_seen, filter=filter, resume=resume, progress=progress, block=block)
 
     def _rows(self, trace: Trace, requests: Iterable[int], *, explain: bool = False) -> list[dict[str, Any]]:
         """{fallback, items} of each request."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,8 @@ from vitrail.data.log import Log
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.errors import DataError, SettingError
 from vitrail.evaluation.ranking import tie_ranks, top_k
-from vitrail.files import fingerprint
 from vitrail.funnel.artifact import load_artifact, save_artifact
+from vitrail.funnel.bulk import AnswersEverybody
 from vitrail.funnel.catalogue import with_changes
 from vitrail.funnel.clock import Clock
 from vitrail.funnel.why import carried
@@ -64,7 +64,7 @@ def score_or_popular(model: System, popularity: Tensor, histories: Sets) -> tupl
     return (scores if bool(own.all()) else torch.where(own.to(scores.device)[:, None], scores, popularity.to(scores.device))), own
 
 
-class Recommender:
+class Recommender(AnswersEverybody):
     """Answers `recommend` and `similar`. Known users are asked by id, anybody by a history of item ids."""
 
     def __init__(self, model: System, given: Given, known: Log, popularity: Tensor, items: pl.DataFrame, users: pl.DataFrame, info: dict[str, Any]) -> None:
@@ -317,33 +317,6 @@ class Recommender:
         best, values = self._best(scores, k, filter, itself)
         table = self._table(best, values, torch.ones(len(asked), dtype=torch.bool), 0)
         return table.select(pl.Series("query", list(items), dtype=pl.String).gather(table["query"]), "item", "rank", "score")
-
-    def answer_everyone(
-        self,
-        users: Literal["all"] | Sequence[str],
-        out: str | Path,
-        k: int = 10,
-        *,
-        include_seen: bool = False,
-        filter: str | None = None,
-        resume: bool = False,
-        progress: bool = True,
-        block: int = 8192,
-    ) -> int:
-        """Recommend for `users` in blocks, straight to a Parquet file `out`; returns its rows.
-
-        Whole blocks are kept in `<out>.parts` until the file is complete, so with `resume` a killed job goes on where it
-        stopped. Raises as `recommend`, and DataError where `resume` is asked with other settings.
-        """
-        from vitrail.funnel.bulk import write_blocks
-
-        ids = self.user_ids.ids if isinstance(users, str) else pl.Series(list(users), dtype=pl.String)
-        job = fingerprint([self.info.get("files"), ids.len(), fingerprint(ids.head(100).to_list()), k, include_seen, filter, block])
-
-        def make(start: int, stop: int) -> pl.DataFrame:
-            return self.recommend(ids[start:stop].to_list(), k=k, include_seen=include_seen, filter=filter).drop("query")
-
-        return write_blocks(Path(out), len(ids), block, make, job=job, resume=resume, progress=progress)
 
     def with_items(self, items: pl.DataFrame, vectors: Mapping[str, npt.NDArray[np.floating]]) -> Recommender:
         """A recommender that knows further items by their content, without training: see `vitrail.funnel.grow.with_items`."""
