@@ -330,13 +330,15 @@ def evaluate_run(
     part: str = "test",
     data: str | Path | Dataset | None = None,
     metrics: Sequence[str] | None = None,
+    protocol: Protocol | None = None,
     tie_seed: int = 0,
     quiet: bool = True,
 ) -> Evaluation:
     """Measure a fitted system on the `test` or `valid` part of the split it was fitted with.
 
-    `data`: where the data set is now, if it moved. Evaluations of a test part are written to the data set's journal.
-    Raises DataError where the data set is absent or has changed since the fit, SettingError for an unknown part or metric.
+    `data`: where the data set is now, if it moved; `protocol`: how the part is asked, where not as the run was fitted for (another mask).
+    Evaluations of a test part are written to the data set's journal.
+    Raises DataError where the data set is absent or has changed since the fit, SettingError for an unknown part or metric, and for a protocol with a ranker.
     """
     if part not in ("test", "valid"):
         raise SettingError(f'There is no part "{part}": evaluate "test" or "valid".')
@@ -348,10 +350,12 @@ def evaluate_run(
     if info.get("stage") == "rank":
         from vitrail.train.rank import evaluate_ranker
 
+        if protocol is not None:
+            raise SettingError(f'System "{info["system"]}" is a ranker, and its numbers have the protocol of its split: leave the protocol out.')
         ranked = evaluate_ranker(recommender, dataset, part=part, metrics=metrics, quiet=quiet)
         return ranked if part == "valid" else _journal(ranked, run, info, dataset)
-    protocol = Protocol.of(info["protocol"], where="the manifest")
-    settings = recorded_split(info["split"])
+    fingerprint = info["fingerprint"] if protocol is None else protocol.fingerprint(dataset.fingerprint, info["split"])
+    protocol, settings = protocol or Protocol.of(info["protocol"], where="the manifest"), recorded_split(info["split"])
     chosen = make_split(dataset, settings, protocol if part == "test" else protocol.model_copy(update={"fit_on": "train", "refit": False}))
     asked = chosen.test if part == "test" else chosen.valid
     if asked is None:
@@ -365,7 +369,7 @@ def evaluate_run(
         evaluation = evaluate_part(
             asked, lambda histories: recommender.score(histories)[0], protocol=protocol, item_hashes=dataset.item_ids.hashes,
             train_counts=train.item_counts, metrics=metrics, diversity_vectors=vectors, tie_seed=tie_seed,
-            system=recommender.name, data=dataset.info.name, fingerprint=info["fingerprint"], progress=lambda n: advance(n, ""),
+            system=recommender.name, data=dataset.info.name, fingerprint=fingerprint, progress=lambda n: advance(n, ""),
         )  # fmt: skip
     return _journal(evaluation, run, info, dataset) if part == "test" else evaluation
 
