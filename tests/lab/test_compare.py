@@ -14,7 +14,7 @@ from vitrail.lab.bench import Bench, Tried
 from vitrail.lab.compare import compare
 from vitrail.lab.plan import PlanRow
 from vitrail.lab.runs import compare_runs, is_run
-from vitrail.lab.seeds import read_seat
+from vitrail.lab.seeds import read_seat, write_seat
 from vitrail.testing import checkerboard
 from vitrail.train.fit import fit
 
@@ -61,7 +61,8 @@ def test_rows_and_tests_have_their_shape(whole, data):
     assert any(re.fullmatch(r"item-knn beats popular by [\d,.]+ % NDCG@10 \(p < \.001, Holm\)\.", text) for text in result["sentences"])
     assert json.loads((folder / "result.json").read_text())["tests"] == json.loads(json.dumps(result["tests"]))
     assert result["fingerprint"] and "leave_one_out" in result["protocol"] and result["users"] == 36
-    assert {"fit_seconds", "evaluate_seconds", "peak_memory", "users_per_second", "tune_seconds"} == set(result["cost"]["systems"]["bpr-mf"])
+    keys = {"fit_seconds", "wall_seconds", "cpu_seconds", "evaluate_seconds", "peak_memory", "users_per_second", "tune_seconds"}
+    assert keys == set(result["cost"]["systems"]["bpr-mf"])
 
 
 def test_scores_are_averaged_over_seeds_a_user_at_a_time(whole):
@@ -141,44 +142,76 @@ class Time:
     perf_counter = monotonic
 
 
-@pytest.mark.parametrize("slower", [1.0, 3.0])
-def test_a_budget_cuts_every_system_alike_and_is_held(data, tmp_path, no_page, monkeypatch, slower):
+@pytest.mark.parametrize("slower", [1.0, 30.0])
+def test_a_budget_is_held_and_may_be_raised(data, tmp_path, no_page, monkeypatch, slower):
     clock, seat = Time(), module.seat
     costs = {"item-knn": 2.0, "bpr-mf": 1.0}  # seconds a fit, an epoch
 
     def timed(bench, system, config, *, trials, seeds, space, refit, memory):
         more = {"start": 0.0, "validation": 0.0, "test": 1.0, "slower": 1.0, "validate_every": 1, "refit": refit, "memory": memory}
-        trained = system == "bpr-mf"
-        return PlanRow(system=system, trained=trained, seeds=seeds, trials=trials, epochs=config.epochs if trained else 1, epoch=costs[system], **more)
+        epochs = config.epochs if (trained := system == "bpr-mf") else 1
+        return PlanRow(system=system, trained=trained, seeds=seeds, trials=trials, epochs=epochs, likely=epochs, epoch=costs[system], **more)
 
-    def attempt(self, cls, config, seed, folder=None, watch=None):
+    def attempt(self, cls, config, seed, folder=None, watch=None, left=None):
         epochs = getattr(config, "epochs", 1)
         for epoch in range(1, epochs + 1):
             clock.now += slower * costs[cls.card.name]
             watch(epoch, 0.1)
+            if epoch < epochs and left is not None and left() <= 0:
+                return Tried(0.1, epoch, 0.0, True)
         return Tried(0.1, epochs, 0.0)
 
-    def fitted(bench, system, settings, seed, folder, refit):
-        clock.now += slower * costs[system] * settings.get("epochs", 1) + 1
-        quick = {**settings, "epochs": 1} if "epochs" in settings else settings
-        return seat(bench, system, quick, seed, folder, refit)
+    def fitted(bench, system, settings, seed, folder, refit, left, budget):
+        if module.settled(folder, budget):
+            return seat(bench, system, settings, seed, folder, refit, left, budget)
+        end = clock.now + slower * costs[system] * settings.get("epochs", 1)
+        clock.now = min(end, clock.now + max(left(), 0)) if "epochs" in settings else end
+        made = seat(bench, system, {**settings, "epochs": 1} if "epochs" in settings else settings, seed, folder, refit, None, budget)
+        made.cost["cut"] = clock.now < end
+        write_seat(folder, made)
+        return made
 
     monkeypatch.setattr("vitrail.lab.bench.time", clock)
     monkeypatch.setattr(module, "timed", timed)
     monkeypatch.setattr(Bench, "attempt", attempt)
     monkeypatch.setattr(module, "seat", fitted)
     said = []
-    more = {"trials": 40, "settings": {**QUICK, "epochs": 50}, "budget": 600 / 3600, "quiet": False, "say": said.append}
-    result = run(data, tmp_path / "c", ("item-knn", "bpr-mf"), **more)
+    more = {"trials": 40, "settings": {**QUICK, "epochs": 50}, "quiet": False, "say": said.append}
+    result = run(data, tmp_path / "c", ("item-knn", "bpr-mf"), budget=600 / 3600, **more)
     counts = {name: len(found["trials"]) for name, found in result["tuning"].items()}
-    assert len(set(counts.values())) == 1 and (1 if slower > 1 else 5) <= counts["bpr-mf"] < 40
-    assert any("fit the budget at the speed" in text for text in said) and any(text.startswith("Cut to hold the budget") for text in said)
-    assert 300 < clock.now + 5 <= 600
-    assert f"Cut to hold the budget: {counts['bpr-mf']} of 40 trials for every system." in result["cut"]
+    assert 3 <= counts["bpr-mf"] < 40 and counts["item-knn"] >= counts["bpr-mf"] and clock.now + 5 <= 600
+    assert any("The budget binds" in text for text in said) and f"bpr-mf {counts['bpr-mf']}" in result["cut"][0]
+    rows = {(row["system"], row["seed"]): row["cut"] for row in result["rows"]}
+    assert rows == {("item-knn", 0): False, ("bpr-mf", 0): slower > 1, ("bpr-mf", 1): slower > 1}
+    assert any("lower bounds: bpr-mf (seeds 0, 1, of 2)" in text for text in result["cut"]) == (slower > 1)
     spent = clock.now
-    again = run(data, tmp_path / "c", ("item-knn", "bpr-mf"), **more)
+    again = run(data, tmp_path / "c", ("item-knn", "bpr-mf"), budget=600 / 3600, **more)
     assert again["rows"] == result["rows"] and {name: len(found["trials"]) for name, found in again["tuning"].items()} == counts
-    assert again["cost"]["seconds"] == pytest.approx(spent + 5, abs=0.2)
+    assert again["cost"]["seconds"] == pytest.approx(spent + 5, abs=0.2) and clock.now == spent
+    larger = run(data, tmp_path / "c", ("item-knn", "bpr-mf"), budget=1, **more)
+    assert {name: len(found["trials"]) for name, found in larger["tuning"].items()} == counts and "--budget 1" in larger["command"]
+    with pytest.raises(SettingError, match="not lowered"):
+        run(data, tmp_path / "c", ("item-knn", "bpr-mf"), budget=0.5, **more)
+
+
+def test_a_seed_that_a_deadline_stopped_goes_on_with_a_larger_budget(data, tmp_path):
+    bench = Bench.open(data, "leave-last-out", "ndcg@10", False, "cpu", True)
+    settings = {"dim": 4, "epochs": 3, "batch": 64}
+    whole = module.seat(bench, "bpr-mf", settings, 0, tmp_path / "whole", False)
+    cut = module.seat(bench, "bpr-mf", settings, 0, tmp_path / "s", False, lambda: -1.0, 60.0)
+    assert cut.cost["cut"] and cut.cost["epochs"] == 1 and not whole.cost["cut"]
+    assert module.settled(tmp_path / "s", 60.0) and not module.settled(tmp_path / "s", 61.0) and not module.settled(tmp_path / "s", None)
+    assert module.seat(bench, "bpr-mf", settings, 0, tmp_path / "s", False, None, 60.0).cost["cut"]
+    more = module.seat(bench, "bpr-mf", settings, 0, tmp_path / "s", False, None, 120.0)
+    assert not more.cost["cut"] and more.cost["wall_seconds"] > cut.cost["wall_seconds"] and more.cost["cpu_seconds"] > 0
+    assert not list((tmp_path / "s").glob("checkpoint-*")) and np.array_equal(more.evaluation.values["ndcg@10"], whole.evaluation.values["ndcg@10"])
+
+
+def test_a_refit_has_half_of_the_time(data, tmp_path):
+    bench = Bench.open(data, "leave-last-out", "ndcg@10", True, "cpu", True)
+    cut = module.seat(bench, "bpr-mf", {"dim": 4, "epochs": 3, "batch": 64}, 0, tmp_path / "s", True, lambda: 0.0, 60.0)
+    again = module.seat(bench, "bpr-mf", {"dim": 4, "epochs": 3, "batch": 64}, 0, tmp_path / "s", True, None, None)
+    assert cut.cost["cut"] and not again.cost["cut"] and again.cost["epochs"] >= 1
 
 
 def test_without_trials_or_tests(data, tmp_path, no_page):

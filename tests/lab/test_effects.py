@@ -35,7 +35,7 @@ def test_every_condition_has_every_system(whole):
 
 def test_what_is_finished_is_not_measured_again(whole, data, monkeypatch):
     result, folder, _ = whole
-    monkeypatch.setattr("vitrail.lab.effects.evaluate_part", None)
+    monkeypatch.setattr("vitrail.lab.effects.evaluate_run", None)
     assert effects(["popular", "item-knn"], data, out=folder, splits=["leave-last-out", "ratio"], quiet=True)["rows"] == result["rows"]
 
 

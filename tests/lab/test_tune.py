@@ -6,7 +6,8 @@ import yaml
 
 from vitrail.errors import DataError, ResourceError, SettingError, VitrailError
 from vitrail.lab.bench import Bench, Tried, hold
-from vitrail.lab.tune import JOURNAL, tune
+from vitrail.lab.tune import tune
+from vitrail.lab.tuner import JOURNAL
 from vitrail.testing import checkerboard
 
 QUICK = {"dim": 4, "epochs": 6, "batch": 64}
@@ -19,7 +20,7 @@ def data(tmp_path_factory):
 
 def run(data, out, system="bpr-mf", trials=6, **more):
     settings = QUICK if system == "bpr-mf" else {}
-    return tune(system, data, out=out, trials=trials, split="leave-last-out", quiet=True, **{"settings": settings, **more})
+    return tune(system, data, out=out, trials=trials, split="leave-last-out", **{"settings": settings, "quiet": True, **more})
 
 
 def outcome(found):
@@ -53,7 +54,7 @@ def test_the_same_call_gives_the_same_and_does_nothing_twice(data, whole, tmp_pa
 def test_killed_and_run_again_it_ends_like_one_that_was_not(data, whole, tmp_path, monkeypatch, when):
     original, calls = Bench.attempt, 0
 
-    def stopping(self, cls, config, seed, folder=None, watch=None):
+    def stopping(self, cls, config, seed, folder=None, watch=None, left=None):
         nonlocal calls
         calls += 1
 
@@ -62,7 +63,7 @@ def test_killed_and_run_again_it_ends_like_one_that_was_not(data, whole, tmp_pat
             if calls == (1 if when == "in the first trial" else 4) and epoch == 3:
                 raise KeyboardInterrupt
 
-        return original(self, cls, config, seed, folder, told)
+        return original(self, cls, config, seed, folder, told, left)
 
     monkeypatch.setattr(Bench, "attempt", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -112,21 +113,32 @@ def test_a_system_without_free_settings_needs_no_trial(data, tmp_path):
     assert not found.trials and found.settings == {"l2": 3.0} and "no setting to tune" in said[0]
 
 
-def test_a_budget_ends_the_trials(data, tmp_path, monkeypatch):
+def test_a_budget_ends_the_trials_and_may_be_raised(data, tmp_path, monkeypatch):
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
 
-    def attempt(self, cls, config, seed, folder, watch):
+    def attempt(self, cls, config, seed, folder, watch, left):
         for epoch in range(1, 11):
             clock.now += 1.0
             watch(epoch, 0.1)
+            if epoch < 10 and left is not None and left() <= 0:
+                return Tried(0.1, epoch, epoch, True)
         return Tried(0.1, 10, 10.0)
 
     monkeypatch.setattr("vitrail.lab.bench.time", clock)
     monkeypatch.setattr(Bench, "attempt", attempt)
-    found = run(data, tmp_path / "t", trials=50, budget=45 / 3600)
-    assert len(found.trials) == 4 and clock.now <= 45
-    with pytest.raises(SettingError, match="before the first trial"):
-        run(data, tmp_path / "u", trials=50, budget=5 / 3600)
+    found = run(data, tmp_path / "t", trials=50, budget=50 / 3600)
+    assert [a.state for a in found.trials] == ["done"] * 4 and clock.now == 40
+    more = run(data, tmp_path / "t", trials=50, budget=80 / 3600)
+    assert more.trials[:4] == found.trials and len(more.trials) == 7 and clock.now == 70
+    with pytest.raises(SettingError, match="not lowered"):
+        run(data, tmp_path / "t", trials=50, budget=60 / 3600)
+
+    clock.now = 0.0
+    short, said = run(data, tmp_path / "u", trials=50, budget=12 / 3600, quiet=False, say=(said := []).append), said
+    assert [a.state for a in short.trials] == ["cut"] * 3 and short.best.number == 0 and clock.now <= 12
+    assert any("of 50 trials there was time for bpr-mf 3." in text for text in said) and any("stopped, each with its best" in text for text in said)
+    with pytest.raises(SettingError, match="cannot hold 3 trials"):
+        run(data, tmp_path / "v", trials=50, budget=1e-5)
 
 
 def test_refusals(data, whole, tmp_path):

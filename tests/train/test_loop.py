@@ -52,6 +52,27 @@ def test_early_stop_keeps_the_best_weights():
     assert torch.equal(m.items, seen[1])
 
 
+def test_a_deadline_stops_in_the_middle_of_an_epoch_and_the_run_goes_on_from_there(tmp_path):
+    def validate(m):
+        return float(m.items.detach().sum())
+
+    whole = model(patience=0, batch=2)
+    done = train(whole, LOG, whole.config, seed=0, validate=validate).progress
+    calls, value = iter(range(100)), []
+    m, steps = model(patience=0, batch=2), model(batch=2).batcher(LOG, 0, 0, 1).steps()
+    cut = train(m, LOG, m.config, seed=0, validate=validate, checkpoints=Checkpoints(tmp_path), left=lambda: steps - next(calls)).progress
+    assert cut.cut and not cut.finished and 0 < cut.step < steps and cut.epoch == 1 and cut.best_epoch == 1
+    assert validate(m) == pytest.approx(cut.best_value)
+    again = model(patience=0, batch=2)
+    more = train(again, LOG, again.config, seed=0, validate=validate, checkpoints=Checkpoints(tmp_path), resume=True).progress
+    assert more.finished and not more.cut and [r["epoch"] for r in more.curve] == [1, 2, 3, 4, 5] and more.best_value == done.best_value
+    assert torch.equal(again.items, whole.items)
+
+    early = model(patience=0, batch=2)
+    first = train(early, LOG, early.config, seed=0, validate=lambda m: value.append(1) or 0.5, left=lambda: -1.0).progress
+    assert (first.cut, first.step, first.best_value, first.best_epoch, len(value)) == (True, 1, 0.5, 1, 1)
+
+
 def test_a_seed_is_a_run():
     def weights(seed):
         m = model()

@@ -18,7 +18,7 @@ ProtocolText = Annotated[
     str | None, typer.Option("--protocol", metavar="NAME[:CHOICE=VALUE]", help="How the numbers are made where it is not as the split has it, e.g. mmrec.")
 ]
 Trials = Annotated[int, typer.Option(help="Settings tried for each system, on validation; the first is the setting as given. 0: no tuning.")]
-Budget = Annotated[float | None, typer.Option(metavar="HOURS", help="The time there is; trials and epochs are cut, alike for every system, to hold to it.")]
+Budget = Annotated[float | None, typer.Option(metavar="HOURS", help="The time there is, and it is held: the same share of it for every system.")]
 MetricName = Annotated[str, typer.Option("--metric", help="What is chosen and tested by, e.g. ndcg@10 or recall@20.")]
 SpaceFile = Annotated[Path | None, typer.Option("--space", metavar="F.yaml", help="What is tried: setting: {low, high, log} or [a, b]; null: leave it alone.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -191,9 +191,12 @@ def _print(result: Mapping[str, Any]) -> None:
         seeds = "any" if row["deterministic"] else str(len(row["seeds"]))
         memory = "" if cost["peak_memory"] is None else f"{cost['peak_memory'] / 2**20:,.0f}"
         means = [f"{row['mean'][name]:.4f}" if name in row["mean"] else "" for name in others]
-        values = (f"{row['mean'][metric]:.4f}", spread, f"{low:.4f} to {high:.4f}", *means, f"{cost['fit_seconds']:.1f}", memory, f"{row['parameters']:,}")
+        cpu = "" if cost["cpu_seconds"] is None else f"{cost['cpu_seconds']:.1f}"
+        mean = f"{'>= ' if row['cut'] else ''}{row['mean'][metric]:.4f}"
+        fit = cost["fit_seconds"] if cost["wall_seconds"] is None else cost["wall_seconds"]
+        values = (mean, spread, f"{low:.4f} to {high:.4f}", *means, f"{fit:.1f}", cpu, memory, f"{row['parameters']:,}")
         rows.append((row["system"], seeds, *values))
-    columns = ("system", "seeds", metric, "± seeds", "95 % interval", *others, "fit s", "peak MiB", "numbers")
+    columns = ("system", "seeds", metric, "± seeds", "95 % interval", *others, "fit s", "CPU s", "peak MiB", "numbers")
     show.table(columns, rows, right=[name for name in columns if name not in ("system", "95 % interval")])
     for row in result["systems"]:
         for entry in result["published"].get(row["system"], ()):

@@ -22,10 +22,12 @@ from vitrail.resources import free_memory
 from vitrail.systems import registry
 from vitrail.systems.base import Sizes, System, TrainSettings
 from vitrail.train.fit import Content, Fitter, cut, pick_device
-from vitrail.train.loop import Watch
+from vitrail.train.loop import Left, Watch
 
 LEAST_USERS = 30
 """Fewer users than that carry no test."""
+SAVE_SECONDS = 10.0
+"""Least time between two notes of how long the work under way has taken."""
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Tried:
     """the epoch that was kept"""
     seconds: float
     """wall time, validation included"""
+    cut: bool = False
+    """stopped by a deadline"""
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -99,21 +103,23 @@ class Bench:
         own = {"metric": self.metric, **settings} if issubclass(cls, TrainSettings) else settings
         return cls.of(own, where=f'settings of system "{system}"')
 
-    def fitter(self, seed: int, folder: Path | None = None, watch: Watch | None = None) -> Fitter:
+    def fitter(self, seed: int, folder: Path | None = None, watch: Watch | None = None, left: Left | None = None) -> Fitter:
         """What fits on the train part and measures on the validation part."""
-        return Fitter(self.dataset, self.split, self.selection, seed, pick_device(self.device), True, folder, folder is not None, watch=watch)
+        return Fitter(self.dataset, self.split, self.selection, seed, pick_device(self.device), True, folder, folder is not None, watch=watch, left=left)
 
-    def attempt(self, cls: type[System], config: Any, seed: int, folder: Path | None = None, watch: Watch | None = None) -> Tried:
-        """Fit once and measure on validation; `folder` keeps the checkpoints of a trained system while it runs."""
+    def attempt(
+        self, cls: type[System], config: Any, seed: int, folder: Path | None = None, watch: Watch | None = None, left: Left | None = None
+    ) -> Tried:
+        """Fit once and measure on validation; `folder` keeps the checkpoints of a trained system while it runs, `left` tells the seconds it has."""
         started = time.perf_counter()
-        fitter = self.fitter(seed, folder, watch)
+        fitter = self.fitter(seed, folder, watch, left)
         model, _, progress = fitter.fit(cls, config, self.sizes(cls, config))
         value = progress.best_value
         if value is None and self.split.valid is not None:
             measured = (fitter.validation or {}).get("metrics", {})
             value = measured[self.metric] if self.metric in measured else fitter.measure(model, self.split.valid, [self.metric]).metrics[self.metric]
         epochs = progress.best_epoch if progress.best_epoch > 0 else progress.epoch
-        return Tried(value, epochs, time.perf_counter() - started, progress.curve)
+        return Tried(value, epochs, time.perf_counter() - started, progress.cut, progress.curve)
 
     def check_memory(self, system: str, config: Any) -> int:
         """Bytes a fit will need. Raises ResourceError where they are not free."""
@@ -148,7 +154,7 @@ class Clock:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.before = float(read_json(file)["seconds"]) if file.exists() else 0.0
-        self.started = time.monotonic()
+        self.started = self.saved = time.monotonic()
 
     @property
     def spent(self) -> float:
@@ -158,6 +164,13 @@ class Clock:
     def save(self) -> None:
         """Remember, so that the next sitting goes on counting."""
         write_json(self.file, {"seconds": round(self.spent, 3)})
+        self.saved = time.monotonic()
+
+    def tick(self) -> float:
+        """Seconds so far, written down now and then, so that a kill loses little."""
+        if time.monotonic() > self.saved + SAVE_SECONDS:
+            self.save()
+        return self.spent
 
 
 @contextmanager
@@ -192,6 +205,16 @@ def remember(file: Path, request: Mapping[str, Any], what: str) -> None:
                 f"{file.parent} holds a {what} with another {key.replace('_', ' ')} ({_short(before.get(key))}, now {_short(value)}): "
                 "give the same command to go on with it, or choose another place with --out."
             )
+
+
+def remember_budget(file: Path, budget: float | None, what: str) -> None:
+    """Write down the hours there are. Raises SettingError where they are fewer than before: what is done cannot be undone."""
+    if file.exists():
+        before = read_json(file)["hours"]
+        if budget != before and (before is None or (budget is not None and budget < before)):
+            had = "no budget" if before is None else f"a budget of {before:g} hours"
+            raise SettingError(f"{file.parent} holds a {what} with {had}: --budget can be raised or left out later, not lowered.")
+    write_json(file, {"hours": budget})
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,7 @@ Every step leaves its files in one folder, so the same call on the same folder g
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from vitrail.data.dataset import Dataset
 from vitrail.data.splits import SplitSettings
 from vitrail.errors import DataError, SettingError, unknown
 from vitrail.files import read_json, write_json
-from vitrail.lab.bench import LEAST_USERS, Bench, Clock, check_needs, duration, hold, remember
+from vitrail.lab.bench import LEAST_USERS, Bench, Clock, check_needs, duration, hold, remember, remember_budget
+from vitrail.lab.pace import Pace, held
 from vitrail.lab.page import copy_page, read_curves, write_page
-from vitrail.lab.plan import MARGIN, PAGE, Plan, make_plan, timed
-from vitrail.lab.seeds import Seat, seat
+from vitrail.lab.plan import PAGE, Plan, make_plan, timed
+from vitrail.lab.seeds import Seat, seat, settled
 from vitrail.lab.space import Space, as_json, for_system, read_space, space_of
 from vitrail.lab.table import gather, published
-from vitrail.lab.tune import Say, Tuner, _optuna, check_numbers, check_valid, line, plain
+from vitrail.lab.tune import Say, check_numbers, check_valid, line, plain
+from vitrail.lab.tuner import Tuner, need_optuna
 from vitrail.systems import registry
 
 
@@ -71,36 +73,30 @@ def compare(
     spaces, memory = _spaces(bench, names, fixed, asked if trials else None)
     if any(spaces.values()):
         check_valid(bench)
-        _optuna()
+        need_optuna()
     folder = Path(out)
     request: dict[str, Any] = {
         "systems": names, "data": bench.dataset.fingerprint, "split": bench.split.settings, "protocol": bench.protocol.model_dump(mode="json"),
-        "seeds": list(range(seed, seed + seeds)), "trials": trials, "budget": budget, "metric": bench.metric, "settings": fixed,
+        "seeds": list(range(seed, seed + seeds)), "trials": trials, "metric": bench.metric, "settings": fixed,
         "space": {name: as_json(found) for name, found in spaces.items()},
         **bench.vectors(configs),
     }  # fmt: skip
     with hold(folder):
         remember(folder / "request.json", plain(request), "comparison")
+        remember_budget(folder / "budget.json", budget, "comparison")
         clock = Clock(folder / "clock.json")
         plan = _plan(bench, folder, names, fixed, spaces, memory, seeds, trials, budget, refit, clock, say)
-        fixed = {name: {**values, **({"epochs": plan.epochs[name]} if _cut(plan, name) else {})} for name, values in fixed.items()}
         tuners = {
             name: Tuner(name, bench, folder / name / "tune", fixed=fixed[name], space=spaces[name], trials=trials, seed=seed) for name in names
         }
-        rounds = _tune(tuners, plan, folder, clock, say)
-        chosen = {name: tuner.chosen(rounds) for name, tuner in tuners.items()}
-        caps = _caps(tuners, rounds, plan, folder, clock, say)
-        for name, most in caps.items():
-            chosen[name]["epochs"] = most
-        plan = plan.model_copy(update={"notes": [*plan.notes, *([] if rounds is None else [_rounds_cut(rounds, plan)]), *([_caps_cut(caps)] if caps else [])]})
-        for tuner in tuners.values():
-            if tuner.trials:
-                tuner.write(rounds)
-        seats = _seats(bench, names, chosen, plan, request["seeds"], folder, refit, clock, say)
-        spent = read_json(folder / "result.json")["cost"]["seconds"] if (folder / "result.json").exists() else clock.spent + PAGE
-        command = command_of(names, bench, request, refit, baseline, tests, asked, seed)
+        pace = Pace(plan, tuners, clock)
+        made = _tune(pace, folder, say)
+        seats, fitted = _seats(bench, pace, request["seeds"], folder, refit, say)
+        before = folder / "result.json"
+        spent = read_json(before)["cost"]["seconds"] if before.exists() and not made + fitted else clock.spent + PAGE
+        command = command_of(names, bench, {**request, "budget": budget}, refit, baseline, tests, asked, seed)
         result, evaluations, compared = gather(
-            bench, seats, {name: tuner.result(rounds) for name, tuner in tuners.items()}, plan,
+            bench, seats, {name: tuner.result() for name, tuner in tuners.items()}, plan, held(plan, tuners, seats),
             baseline=baseline, tests=tests, published=published(recipes, names, bench, refit), command=command, spent=spent,
         )  # fmt: skip
         write_json(folder / "result.json", result)
@@ -108,7 +104,9 @@ def compare(
         write_page(folder, bench.dataset, result, evaluations, compared, curves)
         if report is not None:
             copy_page(folder, result, Path(report))
-        estimate = f" (the estimate was at most {duration(plan.at_most)})"
+        for text in result["cut"]:
+            say(text)
+        estimate = f" (the estimate was {duration(plan.expected)}, at most {duration(plan.at_most)})"
         say(f"{duration(spent)} in all{estimate}; the page is at {folder / 'report.html'}")
     return result
 
@@ -179,12 +177,16 @@ def _plan(
     bench: Bench, folder: Path, names: list[str], fixed: Mapping[str, dict[str, Any]], spaces: Mapping[str, Space], memory: Mapping[str, int],
     seeds: int, trials: int, budget: float | None, refit: bool, clock: Clock, say: Say,
 ) -> Plan:  # fmt: skip
-    """The plan, made once and kept; printed before anything starts."""
-    file = folder / "plan.json"
+    """The plan, printed before anything starts. The times are measured once and kept; with a larger budget they are shared out anew."""
+    file, seconds = folder / "plan.json", None if budget is None else 3600 * budget
     if file.exists():
         plan = Plan.of(read_json(file), where=str(file))
-        say(f"going on with the comparison in {folder}, after {duration(clock.before)}; it was planned to take at most {duration(plan.at_most)}")
-        return plan
+        told = f"about {duration(plan.expected)}, at most {duration(plan.at_most)}"
+        say(f"going on with the comparison in {folder}, after {duration(clock.before)}; it was planned to take {told}")
+        if seconds == plan.budget:
+            return plan
+        plan = make_plan(plan.rows, trials, seconds, plan.timing)
+        return _told(plan, file, say)
     say(f"{bench.dataset.info.name}: {bench.protocol.describe()}; {len(bench.split.test or ()):,} test queries. Timing each system:")
     rows = []
     for name in names:
@@ -196,116 +198,48 @@ def _plan(
                 refit=refit or bench.protocol.refit, memory=memory[name],
             )
         )  # fmt: skip
-    plan = make_plan(rows, trials, None if budget is None else 3600 * budget, clock.spent)
+    plan = make_plan(rows, trials, seconds, clock.spent)
+    clock.save()
+    return _told(plan, file, say)
+
+
+def _told(plan: Plan, file: Path, say: Say) -> Plan:
     for text in plan.words():
         say(text)
     write_json(file, plan.model_dump(mode="json"))
-    clock.save()
     return plan
 
 
-def _cut(plan: Plan, name: str) -> bool:
-    row = next(row for row in plan.rows if row.system == name)
-    return row.trained and plan.epochs[name] < row.epochs
+def _tune(pace: Pace, folder: Path, say: Say) -> int:
+    """Trials as the pace gives them out; how many were made. Once a seed is under way its settings are chosen, and no trial follows."""
+    made = 0
+    while not any(folder.glob("*/seed-*")) and (job := pace.next()) is not None:
+        tuner, left = job
+        attempt = tuner.step(left)
+        pace.clock.save()
+        made += 1
+        say(f"  {tuner.system}, {line(attempt, tuner.trials, tuner.bench.metric)}")
+    return made
 
 
-def _tune(tuners: Mapping[str, Tuner], plan: Plan, folder: Path, clock: Clock, say: Say) -> int | None:
-    """Rounds of one trial a system, so that all have the same number whenever the budget ends them. Returns how many rounds count (none: all)."""
-    mark = folder / "rounds.json"
-    if mark.exists():
-        return int(read_json(mark)["rounds"])
-    for number in range(plan.trials):
-        asked = [tuner for tuner in tuners.values() if not tuner.finished and len(tuner.attempts) <= number]
-        late: Callable[[], bool] | None = None
-        if plan.budget is not None:
-            limit = _limit(plan.budget)
-
-            def late(limit: float = limit) -> bool:
-                return clock.spent + _finals(tuners, plan) > limit
-
-            if number and clock.spent + sum(_mean(tuner) for tuner in asked) + _finals(tuners, plan) > limit:
-                return _end(mark, number, plan, say)
-        for tuner in asked:
-            attempt = tuner.step(late)
-            clock.save()
-            if attempt is None:
-                return _end(mark, number, plan, say)
-            say(f"  {tuner.system}, {line(attempt, tuner.trials, tuner.bench.metric)}")
-    return None
-
-
-def _limit(budget: float) -> float:
-    """Seconds for the trials and seeds."""
-    return MARGIN * budget - PAGE
-
-
-def _caps(tuners: Mapping[str, Tuner], rounds: int | None, plan: Plan, folder: Path, clock: Clock, say: Say) -> dict[str, int]:
-    """Epochs at most of the seeds, where the machine turned out slower than when it was timed and the budget would not hold; decided once."""
-    if plan.budget is None:
-        return {}
-    file = folder / "caps.json"
-    if file.exists():
-        return dict(read_json(file))
-    caps: dict[str, int] = {}
-    rest, need = _limit(plan.budget) - clock.spent, 0.0
-    length: dict[str, int] = {}
-    for row in plan.rows:
-        best = tuners[row.system].best(rounds)
-        need += row.seeds * (row.final(plan.epochs[row.system]) if best is None else best.seconds * (2 if row.refit else 1) + row.test)
-        length[row.system] = plan.epochs[row.system] if best is None else best.ran
-    if need > rest:
-        caps = {row.system: max(1, int(length[row.system] * max(rest, 0.0) / need)) for row in plan.rows if row.trained}
-        if caps:
-            say(_caps_cut(caps))
-    write_json(file, caps)
-    return caps
-
-
-def _end(mark: Path, rounds: int, plan: Plan, say: Say) -> int:
-    write_json(mark, {"rounds": rounds})
-    say(_rounds_cut(rounds, plan))
-    return rounds
-
-
-def _rounds_cut(rounds: int, plan: Plan) -> str:
-    return f"Cut to hold the budget: {rounds} of {plan.trials} trials for every system."
-
-
-def _caps_cut(caps: Mapping[str, int]) -> str:
-    words = ", ".join(f"{name} {epochs}" for name, epochs in caps.items())
-    return f"Cut to hold the budget: the machine is slower than when it was timed, so the seeds have fewer epochs: {words}."
-
-
-def _mean(tuner: Tuner) -> float:
-    return sum(a.seconds for a in tuner.attempts) / max(len(tuner.attempts), 1)
-
-
-def _finals(tuners: Mapping[str, Tuner], plan: Plan) -> float:
-    """Seconds that the seeds will take, from the trials so far; as planned where there is none yet."""
-    total = 0.0
-    for row in plan.rows:
-        epochs = plan.epochs[row.system] if row.trained else None
-        attempts = tuners[row.system].attempts
-        slowest = max((a.seconds for a in attempts if a.state == "done"), default=None)
-        total += row.seeds * (row.final(epochs) if slowest is None else min(row.final(epochs), slowest * (2 if row.refit else 1) + row.test))
-    return total
-
-
-def _seats(
-    bench: Bench, names: list[str], chosen: Mapping[str, Mapping[str, Any]], plan: Plan, seeds: Sequence[int], folder: Path, refit: bool,
-    clock: Clock, say: Say,
-) -> dict[str, list[Seat]]:  # fmt: skip
-    """Every system with every seed (once where the seed moves nothing)."""
+def _seats(bench: Bench, pace: Pace, seeds: Sequence[int], folder: Path, refit: bool, say: Say) -> tuple[dict[str, list[Seat]], int]:
+    """Every system with every seed (once where the seed moves nothing), in the order of the plan; how many were fitted now."""
+    budget = pace.plan.budget
+    jobs = [(row.system, seed, folder / row.system / f"seed-{seed}") for row in pace.plan.rows for seed in seeds[: row.seeds]]
+    todo = [job for job in jobs if not settled(job[2], budget)]
     found: dict[str, list[Seat]] = {}
-    for row in plan.rows:
-        config = bench.config(row.system, chosen[row.system]).model_dump(mode="json", exclude_unset=True)
-        for seed in seeds[: row.seeds]:
-            made = seat(bench, row.system, config, seed, folder / row.system / f"seed-{seed}", refit)
-            found.setdefault(row.system, []).append(made)
-            clock.save()
-            value = made.evaluation.metrics[bench.metric]
-            say(f"  {row.system}, seed {seed}: test {bench.metric} {value:.4f}, fitted in {duration(made.cost['fit_seconds'])}")
-    return {name: found[name] for name in names}
+    for job in jobs:
+        system, seed, place = job
+        config = bench.config(system, pace.tuners[system].chosen()).model_dump(mode="json", exclude_unset=True)
+        left = pace.seat([name for name, _, _ in todo[todo.index(job) :]]) if job in todo else None
+        made = seat(bench, system, config, seed, place, refit, left, budget)
+        found.setdefault(system, []).append(made)
+        if not made.cost["cut"]:
+            pace.took.setdefault(system, []).append(made.cost["wall_seconds"] + made.cost["evaluate_seconds"])
+        pace.clock.save()
+        value, cut = made.evaluation.metrics[bench.metric], ", stopped by the deadline" if made.cost["cut"] else ""
+        say(f"  {system}, seed {seed}: test {bench.metric} {value:.4f}, fitted in {duration(made.cost['fit_seconds'])}{cut}")
+    return found, len(todo)
 
 
 def command_of(

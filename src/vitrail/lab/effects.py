@@ -13,21 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.data.dataset import Dataset
-from vitrail.data.splits import make_split, parse_split
+from vitrail.data.splits import parse_split
 from vitrail.errors import SettingError
-from vitrail.evaluation import journal
-from vitrail.evaluation.evaluator import evaluate_part
 from vitrail.evaluation.plots import colours, label
-from vitrail.evaluation.protocol import parse_protocol, protocol_for
+from vitrail.evaluation.protocol import Protocol, parse_protocol, protocol_for
 from vitrail.files import fingerprint, read_json, write_json, write_text
-from vitrail.funnel.recommender import Recommender, load
 from vitrail.lab.bench import check_needs, hold, remember
 from vitrail.lab.compare import check_systems, fixed_settings
 from vitrail.lab.tune import Say, plain
 from vitrail.plotstyle import figure, save
 from vitrail.plotstyle import plain as safe
 from vitrail.systems import registry
-from vitrail.train.fit import cut, fit
+from vitrail.train.fit import cut, evaluate_run, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +87,7 @@ def effects(
                 for name in names:
                     values = []
                     for run in made[name]:
-                        found = _measured(run, dataset, split, protocol, metric)
+                        found = _measured(run, dataset, protocol, metric)
                         values.append(found["value"])
                         queries = found["queries"]
                     sd = statistics.stdev(values) if len(values) > 1 else None
@@ -119,21 +116,12 @@ def _protocol(split: str, mask: str) -> str:
     return f"{protocol_for(split).name}:mask={mask}"
 
 
-def _measured(run: Path, dataset: Dataset, split: Any, protocol: Any, metric: str) -> dict[str, Any]:
+def _measured(run: Path, dataset: Dataset, protocol: Protocol, metric: str) -> dict[str, Any]:
     """The mean of `metric` of a run under `protocol`; read where it was measured before."""
     file = run / f"{fingerprint([protocol.model_dump(mode='json'), metric])}.json"
     if file.exists():
         return dict(read_json(file))
-    recommender: Recommender = load(run)
-    selection = protocol.model_copy(update={"fit_on": "train", "refit": False})
-    made = make_split(dataset, split, selection)
-    assert made.test is not None
-    evaluation = evaluate_part(
-        made.test, lambda histories: recommender.score(histories)[0], protocol=protocol, item_hashes=dataset.item_ids.hashes,
-        train_counts=made.train.item_counts, metrics=[metric], intervals=False, slices=False, system=recommender.name, data=dataset.info.name,
-        fingerprint=protocol.fingerprint(dataset.fingerprint, made.settings),
-    )  # fmt: skip
-    journal.append(dataset.path, {**evaluation.as_json(), "config": recommender.info["config"], "seed": recommender.info["seed"], "run": str(run)})
+    evaluation = evaluate_run(run, data=dataset, metrics=[metric], protocol=protocol)
     row = {"value": evaluation.metrics[metric], "queries": evaluation.users}
     write_json(file, row)
     return row

@@ -77,9 +77,22 @@ def _cost(result: Mapping[str, Any]) -> str:
     for row in result["systems"]:
         cost = result["cost"]["systems"][row["system"]]
         memory = "" if cost["peak_memory"] is None else f"{cost['peak_memory'] / 2**20:,.0f}"
-        epochs = "" if row["deterministic"] else ", ".join(map(str, row["epochs"]))
-        rows.append([row["system"], duration(cost["fit_seconds"]), epochs, f"{cost['evaluate_seconds']:.2f}", memory, f"{row['parameters']:,}"])
-    return "## Cost\n\n" + table(["system", "fit of a seed", "epochs kept", "test of a seed, s", "peak memory, MiB", "numbers stored"], rows)
+        test, stored = f"{cost['evaluate_seconds']:.2f}", f"{row['parameters']:,}"
+        rows.append([row["system"], duration(cost["fit_seconds"]), whole_fit(cost), kept_epochs(row), test, memory, stored])
+    head = ["system", "training of a seed", "its whole fit, wall / CPU", "epochs kept", "test of a seed, s", "peak memory, MiB", "numbers stored"]
+    return "## Cost\n\n" + table(head, rows)
+
+
+def whole_fit(cost: Mapping[str, Any]) -> str:
+    """Seconds of a fit with its validations, by the clock and of the processor, as text."""
+    return "" if cost["wall_seconds"] is None else f"{duration(cost['wall_seconds'])} / {duration(cost['cpu_seconds'])}"
+
+
+def kept_epochs(row: Mapping[str, Any]) -> str:
+    """The epoch that each seed kept, marked where a deadline stopped it."""
+    if row["deterministic"]:
+        return ""
+    return ", ".join(f"{epochs}{' (cut)' if seed in row['cut'] else ''}" for seed, epochs in zip(row["seeds"], row["epochs"], strict=True))
 
 
 def _tuning(result: Mapping[str, Any], metric: str) -> str:

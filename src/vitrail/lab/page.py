@@ -15,8 +15,9 @@ from vitrail.evaluation.evaluator import Evaluation
 from vitrail.evaluation.report import Section, number, write_report
 from vitrail.files import write_text
 from vitrail.lab.bench import duration
-from vitrail.lab.markdown import markdown
+from vitrail.lab.markdown import kept_epochs, markdown, whole_fit
 from vitrail.lab.sentences import bare, gain
+from vitrail.lab.tuner import ENDED
 from vitrail.plotstyle import INK, figure, logarithmic, plain, plain_numbers, save
 
 if TYPE_CHECKING:
@@ -101,13 +102,16 @@ def cost_section(result: Mapping[str, Any], drawn: Sequence[Figure]) -> Section:
     rows = []
     for name, cost in sorted(result["cost"]["systems"].items(), key=lambda pair: pair[1]["fit_seconds"]):
         fits = "one, the seed moves nothing" if facts[name]["deterministic"] else str(len(facts[name]["seeds"]))
-        epochs = ", ".join(str(n) for n in facts[name]["epochs"]) if not facts[name]["deterministic"] else ""
+        epochs = kept_epochs(facts[name])
         memory = "" if cost["peak_memory"] is None else f"{cost['peak_memory'] / 2**20:,.0f} MiB"
         tune = "" if not cost["tune_seconds"] else duration(cost["tune_seconds"])
         parameters = f"{facts[name]['parameters']:,}"
-        rows.append((name, tune, fits, duration(cost["fit_seconds"]), epochs, f"{cost['evaluate_seconds']:.2f} s", memory, parameters))
-    columns = ("System", "Tuning", "Seeds", "Fit of a seed", "Epochs kept", "Test of a seed", "Memory at the peak", "Numbers stored")
-    note = "Time on this machine, means over seeds; the fit without its validations. Memory is that of the whole process while it fitted and tested."
+        rows.append((name, tune, fits, duration(cost["fit_seconds"]), whole_fit(cost), epochs, f"{cost['evaluate_seconds']:.2f} s", memory, parameters))
+    columns = ("System", "Tuning", "Seeds", "Training of a seed", "Its whole fit, wall / CPU", "Epochs kept", "Test of a seed", "Memory at the peak", "Numbers")
+    note = (
+        "Time on this machine, means over seeds; training is without its validations, the whole fit is with them, by the clock and of the processor. "
+        "Memory is that of the whole process while it fitted and tested."
+    )
     return Section("What it costs", note, columns, rows, figures=drawn)
 
 
@@ -120,7 +124,7 @@ def tuning_section(result: Mapping[str, Any]) -> Section | None:
             rows.append((name, "0", "", "", "", "nothing was tuned"))
             continue
         states = [t["state"] for t in trials]
-        stopped = ", ".join(f"{states.count(s)} {s}" for s in ("pruned", "failed") if s in states)
+        stopped = ", ".join(f"{states.count(s)} {s}" for s in ("cut", "pruned", "failed") if s in states)
         first = "" if trials[0]["value"] is None else f"{trials[0]['value']:.4f}"
         value, chosen = ("", "the default") if best is None else (f"{best['value']:.4f}", _settings(best["settings"]))
         rows.append((name, f"{len(trials)}{f' ({stopped})' if stopped else ''}", first, value, chosen, _space(found["space"])))
@@ -128,7 +132,10 @@ def tuning_section(result: Mapping[str, Any]) -> Section | None:
         return None
     metric = plots.label(result["metric"])
     columns = ("System", "Trials", f"{metric} on validation, as given", "Best", "Chosen", "Tried")
-    note = "Every system had the same number of trials (fewer only where all its settings were tried); the first is the setting as given."
+    note = (
+        "Every system had the same number of trials (fewer only where all its settings were tried, or where a budget gave every system the same share of "
+        "time); the first is the setting as given. A trial that was cut is one the deadline stopped, with its best weights so far."
+    )
     return Section("How each was tuned", note, columns, rows, ("Chosen", "Tried"))
 
 
@@ -164,8 +171,9 @@ def published_section(result: Mapping[str, Any]) -> Section | None:
 
 def how_section(result: Mapping[str, Any]) -> Section:
     """How to repeat it."""
-    estimate = result["cost"]["at_most"]
-    took = f"It took {duration(result['cost']['seconds'])}" + (f"; the estimate before it started was at most {duration(estimate)}." if estimate else ".")
+    estimate, most = result["cost"]["expected"], result["cost"]["at_most"]
+    told = f"; the estimate before it started was {duration(estimate)}, at most {duration(most)}" if estimate else ""
+    took = f"It took {duration(result['cost']['seconds'])}{told}."
     return Section("How to repeat it", " ".join([took, *result["cut"]]), command=result["command"])
 
 
@@ -195,7 +203,7 @@ def tuning_plot(result: Mapping[str, Any]) -> Figure | None:
     for name, found in result["tuning"].items():
         best: list[float] = []
         for trial in found["trials"]:
-            value = trial["value"] if trial["state"] == "done" and trial["value"] is not None else float("-inf")
+            value = trial["value"] if trial["state"] in ENDED and trial["value"] is not None else float("-inf")
             best.append(max(value, best[-1] if best else float("-inf")))
         if len(best) > 1:
             lines[name] = [value if value > float("-inf") else float("nan") for value in best]

@@ -16,6 +16,7 @@ from vitrail.files import fingerprint, write_json
 from vitrail.funnel.recommender import load
 from vitrail.lab.bench import Bench, hold, remember
 from vitrail.lab.compare import check_users
+from vitrail.lab.pace import cut_seeds
 from vitrail.lab.page import copy_page, read_curves, write_page
 from vitrail.lab.seeds import Seat, read_seat, write_seat
 from vitrail.lab.table import gather, published
@@ -83,7 +84,7 @@ def compare_runs(
     command = " ".join(["vitrail compare", *map(str, runs), *asked, *([f"--baseline {baseline}"] if baseline else []), *([] if tests else ["--no-tests"])])
     others = published(recipes, [told[folders.index(own[0])].system for own in groups.values()], bench, told[0].refit)
     result, evaluations, compared = gather(
-        bench, seats, {}, None, baseline=baseline, tests=tests,
+        bench, seats, {}, None, cut_seeds(seats), baseline=baseline, tests=tests,
         published={name: others[told[folders.index(own[0])].system] for name, own in groups.items()}, command=command, spent=time.monotonic() - began,
     )  # fmt: skip
     curves = {name: read_curves(own[0]) for name, own in groups.items()}
@@ -153,6 +154,7 @@ def _seat(bench: Bench, folder: Path, run: Run, say: Say) -> Seat:
     cost = {
         "fit_seconds": info["seconds"], "evaluate_seconds": evaluation.seconds, "users_per_second": evaluation.users_per_second,
         "peak_memory": None, "parameters": info["parameters"], "epochs": info["epochs"],
+        "cut": bool(info.get("cut")),
     }  # fmt: skip
     made = Seat(run.system, run.seed, evaluation, cost)
     write_seat(folder, made)

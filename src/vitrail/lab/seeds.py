@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
 import time
@@ -21,6 +22,7 @@ from vitrail.evaluation.metrics import DEFAULT_METRICS
 from vitrail.files import atomic_file, read_json, write_json
 from vitrail.lab.bench import Bench, PeakMemory
 from vitrail.train.fit import evaluate_run, fit
+from vitrail.train.loop import Left
 
 USERS = "users"
 
@@ -33,37 +35,65 @@ class Seat:
     seed: int
     evaluation: Evaluation
     cost: dict[str, Any]
-    """fit_seconds, validation_seconds, evaluate_seconds, users_per_second, peak_memory (bytes), parameters, epochs"""
+    """fit_seconds (training alone), wall_seconds and cpu_seconds (the whole fit), evaluate_seconds, users_per_second, peak_memory (bytes), parameters,
+    epochs, cut (whether a deadline stopped it) and the budget (seconds) that set the deadline"""
 
 
-def seat(bench: Bench, system: str, settings: Mapping[str, Any], seed: int, folder: Path, refit: bool) -> Seat:
-    """Fit and measure, or read what was measured before: the test part is looked at once."""
-    if (folder / "evaluation.json").exists():
+def settled(folder: Path, budget: float | None) -> bool:
+    """Whether a seed was measured and there is nothing to go on with: it came to its end, or there is no larger budget than when it was stopped."""
+    file = folder / "evaluation.json"
+    if not file.exists():
+        return False
+    cost = read_json(file)["cost"]
+    return not cost.get("cut") or not (budget is None or budget > (cost.get("budget") or 0.0))
+
+
+def seat(
+    bench: Bench, system: str, settings: Mapping[str, Any], seed: int, folder: Path, refit: bool, left: Left | None = None, budget: float | None = None
+) -> Seat:
+    """Fit, in the seconds that `left` tells, and measure; or read what was measured before: the test part is looked at once.
+
+    What a deadline stopped goes on, and is measured again, where `budget` (seconds) is larger than it was.
+    """
+    if settled(folder, budget):
         return read_seat(folder)
+    before = _reopen(folder) if (folder / "evaluation.json").exists() else {}
     peak = PeakMemory()
     peak.start()
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     hidden = bench.quiet or not sys.stderr.isatty()
     result = fit(
         system, bench.dataset, split=bench.settings, protocol=bench.asked, out=folder, seed=seed, resume=True, settings=settings, refit=refit,
-        device=bench.device, quiet=hidden,
+        device=bench.device, quiet=hidden, left=left,
     )  # fmt: skip
-    wall = time.perf_counter() - began
+    wall, worked = time.perf_counter() - began, time.process_time() - worked
     info = result.recommender.info
     del result
     metrics = list(dict.fromkeys([*DEFAULT_METRICS, bench.metric]))
     evaluation = evaluate_run(folder, data=bench.dataset, metrics=metrics)
     cost = {
         "fit_seconds": info["seconds"],
-        "wall_seconds": round(wall, 3),
+        "wall_seconds": round(wall + before.get("wall_seconds", 0.0), 3),
+        "cpu_seconds": round(worked + before.get("cpu_seconds", 0.0), 3),
         "evaluate_seconds": evaluation.seconds,
         "users_per_second": evaluation.users_per_second,
         "peak_memory": peak.bytes(),
         "parameters": info["parameters"],
         "epochs": info["epochs"],
+        "cut": bool(info.get("cut")),
+        "budget": budget,
     }
     write_seat(folder, Seat(system, seed, evaluation, cost))
     return Seat(system, seed, evaluation, cost)
+
+
+def _reopen(folder: Path) -> dict[str, Any]:
+    """Make a run that a deadline stopped ready to go on from its checkpoint; what it cost so far."""
+    cost: dict[str, Any] = read_json(folder / "evaluation.json")["cost"]
+    for name in ("artifact", "refit"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "evaluation.json").unlink()
+    return cost
 
 
 def write_seat(folder: Path, made: Seat) -> None:

@@ -15,15 +15,16 @@ from vitrail.lab.bench import Bench
 from vitrail.lab.plan import Plan
 from vitrail.lab.seeds import Seat, averaged, spread
 from vitrail.lab.sentences import effect, sentences
-from vitrail.lab.tune import Tuned
+from vitrail.lab.tuner import Tuned
 from vitrail.systems import registry
 
 
 def gather(
-    bench: Bench, seats: Mapping[str, Sequence[Seat]], tuned: Mapping[str, Tuned], plan: Plan | None, *,
+    bench: Bench, seats: Mapping[str, Sequence[Seat]], tuned: Mapping[str, Tuned], plan: Plan | None, cut: Sequence[str], *,
     baseline: str | None, tests: bool, published: Mapping[str, list[dict[str, Any]]], command: str, spent: float,
 ) -> tuple[dict[str, Any], list[Evaluation], Comparison]:  # fmt: skip
-    """The record, the averaged evaluation of each system, and the comparison between them. What varies from run to run stands under `cost`."""
+    """The record, the averaged evaluation of each system, and the comparison between them. What varies from run to run stands under `cost`; `cut`
+    says what a budget cut."""
     evaluations = [averaged(name, own) for name, own in seats.items()]
     metric = bench.metric
     compared = outcome(evaluations, metric, baseline, tests)
@@ -41,10 +42,11 @@ def gather(
         "refit": bench.protocol.refit,
         "tuning": {name: found.model_dump(mode="json", exclude={"trials": {"__all__": {"seconds"}}, "best": {"seconds"}}) for name, found in tuned.items()},
         "published": {name: entries for name, entries in published.items() if entries},
-        "cut": list(plan.notes) if plan else [],
+        "cut": list(cut),
         "command": command,
         "cost": {
             "seconds": round(spent, 1),
+            "expected": None if plan is None else round(plan.expected, 1),
             "at_most": None if plan is None else round(plan.at_most, 1),
             "systems": {name: cost_of(own, tuned.get(name)) for name, own in seats.items()},
         },
@@ -78,7 +80,8 @@ def summary(compared: Comparison, evaluations: Sequence[Evaluation], seats: Mapp
         "users": compared.users,
         "metric": compared.metric,
         "rows": [
-            {"system": name, "seed": s.seed, "metrics": s.evaluation.metrics, "deterministic": deterministic(name, seats[name])}
+            {"system": name, "seed": s.seed, "metrics": s.evaluation.metrics, "deterministic": deterministic(name, seats[name]),
+             "cut": bool(s.cost.get("cut"))}
             for name in order for s in seats[name]
         ],
         "tests": [test.model_dump(mode="json") for test in compared.tests],
@@ -94,6 +97,7 @@ def summary(compared: Comparison, evaluations: Sequence[Evaluation], seats: Mapp
                 "ci": {metric: list(bounds) for metric, bounds in by_name[name].ci.items()},
                 "slices": by_name[name].slices,
                 "epochs": [s.cost["epochs"] for s in seats[name]],
+                "cut": [s.seed for s in seats[name] if s.cost.get("cut")],
                 "parameters": seats[name][0].cost["parameters"],
             }
             for name in order
@@ -112,9 +116,11 @@ def deterministic(name: str, seats: Sequence[Seat]) -> bool:
 
 def cost_of(seats: Sequence[Seat], tuned: Tuned | None) -> dict[str, Any]:
     """Seconds and bytes: means over seeds, the largest memory."""
+    whole = {key: [s.cost[key] for s in seats if s.cost.get(key) is not None] for key in ("wall_seconds", "cpu_seconds")}
     peaks = [s.cost["peak_memory"] for s in seats if s.cost.get("peak_memory") is not None]
     return {
         "fit_seconds": round(statistics.fmean(s.cost["fit_seconds"] for s in seats), 3),
+        **{key: round(statistics.fmean(values), 3) if values else None for key, values in whole.items()},
         "evaluate_seconds": round(statistics.fmean(s.cost["evaluate_seconds"] for s in seats), 3),
         "users_per_second": round(statistics.fmean(s.cost["users_per_second"] for s in seats), 1),
         "peak_memory": max(peaks, default=None),

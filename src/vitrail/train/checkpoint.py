@@ -38,6 +38,8 @@ class Progress:
     bad: int = 0
     """validations since the best"""
     finished: bool = False
+    cut: bool = False
+    """stopped by a deadline before it was finished: its value is a lower bound"""
     seconds: float = 0.0
     """training time spent, over all sittings"""
     curve: list[dict[str, Any]] = field(default_factory=list)

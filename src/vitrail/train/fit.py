@@ -25,7 +25,7 @@ from vitrail.resources import afford_disk, afford_memory, free_memory
 from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes, System, TrainSettings
 from vitrail.train.checkpoint import Checkpoints, Progress
-from vitrail.train.loop import Watch, train
+from vitrail.train.loop import Left, Watch, train
 from vitrail.train.progress import bar, silent
 from vitrail.train.run import Run, write_curves
 
@@ -90,12 +90,14 @@ def fit(
     device: str = "auto",
     quiet: bool = False,
     start: Callable[[System], None] | None = None,
+    left: Left | None = None,
 ) -> FitResult:
     """Fit `system` on the train part of `data`, selecting on its validation part, and save a run in `out`.
 
     `split` as in `parse_split` (none: the default of the data), `protocol` as in `parse_protocol` (none: that of the split);
     `settings` are the system's own and those of training; `refit` fits again on train and valid for the chosen number of epochs.
-    `start` changes the weights training starts from.
+    `start` changes the weights training starts from; `left` tells the seconds until training must stop: the best weights so far are kept, and
+    the same call with `resume` goes on from there.
     Raises VitrailError: one sentence.
     """
     cls = registry.find(system)
@@ -108,8 +110,9 @@ def fit(
         if protocol is not None:
             raise SettingError(f'System "{system}" is a ranker, and its numbers have the protocol of its split: leave --protocol out.')
         return fit_ranker(  # type: ignore[no-any-return]
-            cls, config, dataset, split=split, out=out, seed=seed, resume=resume, overwrite=overwrite, refit=refit, device=device, quiet=quiet
-        )
+            cls, config, dataset, split=split, out=out, seed=seed, resume=resume, overwrite=overwrite, refit=refit, device=device, quiet=quiet,
+            left=left,
+        )  # fmt: skip
     split_made, split_settings, chosen = cut(dataset, split, refit, protocol)
     fingerprint = chosen.fingerprint(dataset.fingerprint, split_made.settings)
     where = pick_device(device)
@@ -123,7 +126,7 @@ def fit(
         return FitResult(load(folder), folder, Progress(finished=True), split_made)
     sizes = content.sizes(dataset)
     _check_memory(cls, config, sizes, len(split_made.train), quiet)
-    fitter = Fitter(dataset, split_made, chosen, seed, where, quiet, folder, resume, start=start)
+    fitter = Fitter(dataset, split_made, chosen, seed, where, quiet, folder, resume, start=start, left=left)
     model, given, progress = fitter.fit(cls, config, sizes)
     counts = torch.from_numpy(split_made.train.item_counts)
     info = manifest(run, cls, dataset, split_made.settings, chosen, fingerprint, progress, model, content)
@@ -133,7 +136,8 @@ def fit(
     if folder is not None:
         write_curves(folder, progress)
         recommender.save(folder / "artifact", overwrite=True)
-        Checkpoints(folder).clear()
+        if not progress.cut:
+            Checkpoints(folder).clear()
     return FitResult(recommender, folder, progress, split_made)
 
 
@@ -188,6 +192,7 @@ def manifest(
         "epochs": progress.best_epoch if progress.best_epoch > 0 else progress.epoch,
         "seconds": round(progress.seconds, 3),
         "parameters": sum(p.numel() for p in model.parameters()) or sum(b.numel() for b in model.buffers()),
+        **({"cut": True} if progress.cut else {}),
     }
 
 
@@ -233,14 +238,15 @@ class Fitter:
         *,
         watch: Watch | None = None,
         start: Callable[[System], None] | None = None,
+        left: Left | None = None,
     ) -> None:
         """`folder` keeps checkpoints (none: nothing is written); `watch` is told each validation and may end the fit by raising; `start`
-        changes the weights training starts from."""
+        changes the weights training starts from; `left` tells the seconds until training must stop, half of them for a refit."""
         self.dataset, self.split, self.protocol, self.seed, self.device = dataset, split, protocol, seed, device
         self.quiet, self.folder, self.resume = quiet, folder, resume
         self.counts = split.train.item_counts
         self.popularity = torch.from_numpy(self.counts).float()
-        self.watch, self.start = watch, start
+        self.watch, self.start, self.left = watch, start, left
         self.validation: dict[str, Any] | None = None
 
     def fit(self, cls: type[System], config: Any, sizes: Sizes) -> tuple[System, Given, Progress]:
@@ -250,7 +256,7 @@ class Fitter:
             # weights, their two moments and the best of them in a checkpoint, and the artifact with what is known of the users
             weights = sum(p.numel() for p in model.parameters())
             afford_disk(20 * weights + 16 * len(self.split.known), self.folder, "This run")
-        progress = self._train(model, config, self.split.train, "artifact", None)
+        progress = self._train(model, config, self.split.train, "artifact", None, self._half() if self.protocol.refit else self.left)
         model.eval()
         if self.split.valid is not None:
             evaluation = self.measure(model, self.split.valid, None)
@@ -259,8 +265,8 @@ class Fitter:
             return model, given, progress
         both = self.split.known if self.protocol.history_at_test == "train+valid" else self.split.train
         model, given = self.build(cls, config, sizes, both)
-        again = self._train(model, config, both, "refit", progress.best_epoch if progress.best_epoch > 0 else None)
-        again.best_epoch, again.curve = progress.best_epoch, progress.curve
+        again = self._train(model, config, both, "refit", progress.best_epoch if progress.best_epoch > 0 else None, self.left)
+        again.best_epoch, again.curve, again.cut = progress.best_epoch, progress.curve, progress.cut or again.cut
         again.seconds += progress.seconds
         return model.eval(), given, again
 
@@ -274,7 +280,13 @@ class Fitter:
             self.start(model)
         return model, given
 
-    def _train(self, model: System, config: Any, log: Any, stage: str, epochs: int | None) -> Progress:
+    def _half(self) -> Left | None:
+        if self.left is None:
+            return None
+        left, kept = self.left, self.left() / 2
+        return lambda: left() - kept
+
+    def _train(self, model: System, config: Any, log: Any, stage: str, epochs: int | None, left: Left | None) -> Progress:
         if not model.trained:
             started = time.perf_counter()
             model.learn(log)
@@ -295,7 +307,7 @@ class Fitter:
         show = silent if self.quiet else bar(f"fit {model.card.name}" + (" (refit)" if stage == "refit" else ""))
         done = train(
             model, log, config, seed=self.seed, validate=validate, checkpoints=checkpoints, resume=self.resume, device=self.device, bar=show, epochs=epochs,
-            watch=self.watch,
+            watch=self.watch, left=left,
         )  # fmt: skip
         return done.progress
 
@@ -318,13 +330,15 @@ def evaluate_run(
     part: str = "test",
     data: str | Path | Dataset | None = None,
     metrics: Sequence[str] | None = None,
+    protocol: Protocol | None = None,
     tie_seed: int = 0,
     quiet: bool = True,
 ) -> Evaluation:
     """Measure a fitted system on the `test` or `valid` part of the split it was fitted with.
 
-    `data`: where the data set is now, if it moved. Evaluations of a test part are written to the data set's journal.
-    Raises DataError where the data set is absent or has changed since the fit, SettingError for an unknown part or metric.
+    `data`: where the data set is now, if it moved; `protocol`: how the part is asked, where not as the run was fitted for (another mask).
+    Evaluations of a test part are written to the data set's journal.
+    Raises DataError where the data set is absent or has changed since the fit, SettingError for an unknown part or metric, and for a protocol with a ranker.
     """
     if part not in ("test", "valid"):
         raise SettingError(f'There is no part "{part}": evaluate "test" or "valid".')
@@ -336,10 +350,12 @@ def evaluate_run(
     if info.get("stage") == "rank":
         from vitrail.train.rank import evaluate_ranker
 
+        if protocol is not None:
+            raise SettingError(f'System "{info["system"]}" is a ranker, and its numbers have the protocol of its split: leave the protocol out.')
         ranked = evaluate_ranker(recommender, dataset, part=part, metrics=metrics, quiet=quiet)
         return ranked if part == "valid" else _journal(ranked, run, info, dataset)
-    protocol = Protocol.of(info["protocol"], where="the manifest")
-    settings = recorded_split(info["split"])
+    fingerprint = info["fingerprint"] if protocol is None else protocol.fingerprint(dataset.fingerprint, info["split"])
+    protocol, settings = protocol or Protocol.of(info["protocol"], where="the manifest"), recorded_split(info["split"])
     chosen = make_split(dataset, settings, protocol if part == "test" else protocol.model_copy(update={"fit_on": "train", "refit": False}))
     asked = chosen.test if part == "test" else chosen.valid
     if asked is None:
@@ -353,7 +369,7 @@ def evaluate_run(
         evaluation = evaluate_part(
             asked, lambda histories: recommender.score(histories)[0], protocol=protocol, item_hashes=dataset.item_ids.hashes,
             train_counts=train.item_counts, metrics=metrics, diversity_vectors=vectors, tie_seed=tie_seed,
-            system=recommender.name, data=dataset.info.name, fingerprint=info["fingerprint"], progress=lambda n: advance(n, ""),
+            system=recommender.name, data=dataset.info.name, fingerprint=fingerprint, progress=lambda n: advance(n, ""),
         )  # fmt: skip
     return _journal(evaluation, run, info, dataset) if part == "test" else evaluation
 

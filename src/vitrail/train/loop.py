@@ -22,6 +22,8 @@ from vitrail.train.progress import Bar, silent
 Validate = Callable[[System], float]
 Watch = Callable[[int, float], None]
 """(epoch from 1, validation value) after each validation; raising ends the fit."""
+Left = Callable[[], float]
+"""Seconds until training must stop; asked after each step."""
 
 
 @dataclass
@@ -73,11 +75,13 @@ def train(
     bar: Bar = silent,
     epochs: int | None = None,
     watch: Watch | None = None,
+    left: Left | None = None,
 ) -> Trained:
     """Fit `model` on `log` (a Log; for a ranker, its training rows); with `validate`, stop early on it and end with the weights that did best.
 
     `epochs` fixes the number of epochs (a refit). `watch` is told each validation, after a resume those before it too. A run
-    killed at any moment and resumed from `checkpoints` ends with the weights of an uninterrupted run, bit for bit on a CPU.
+    killed at any moment and resumed from `checkpoints` ends with the weights of an uninterrupted run, bit for bit on a CPU; so
+    does one that `left` stopped, in the middle of an epoch, with the best weights so far (`progress.cut`).
     Raises VitrailError where the loss is no longer finite.
     """
     device = device or torch.device("cpu")
@@ -87,7 +91,7 @@ def train(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=device.type == "cpu")
     progress, best = checkpoints.load(model, optimizer) if checkpoints and resume else (Progress(), None)
-    resumed = progress.epoch > 0 or progress.step > 0
+    resumed, progress.cut = progress.epoch > 0 or progress.step > 0, False
     distributed.share(model, world)
     last, steps = epochs or settings.epochs, batcher.steps()
     saved = time.monotonic()
@@ -124,6 +128,11 @@ def train(
                 progress.seconds = mark + time.monotonic() - started
                 advance(1, f"epoch {epoch + 1} loss {progress.loss_sum / progress.step:.4f}" + _best(progress, settings))
                 checkpoint()
+                if left is not None and progress.step < steps and left() <= 0:
+                    progress.cut = True
+                    break
+            if progress.cut:
+                break
             record = {"epoch": epoch + 1, "loss": progress.loss_sum / max(progress.step, 1), "seconds": round(progress.seconds - mark, 3)}
             if not math.isfinite(record["loss"]):
                 raise VitrailError(f"The loss is no longer finite in epoch {epoch + 1}: lower lr, or set clip (a largest gradient norm).")
@@ -138,7 +147,9 @@ def train(
             _tell(watch, record, settings)
             progress.epoch, progress.step, progress.loss_sum = epoch + 1, 0, 0.0
             checkpoint()
-        progress.finished = True
+        progress.finished = not progress.cut
+    if progress.cut and best is None and validate:  # stopped before the first validation: what there is, is measured
+        progress.best_value, progress.best_epoch, best = validate(model), progress.epoch + 1, snapshot(model)
     if checkpoints and rank == 0:
         checkpoint(now=True)
     if best is not None:

@@ -25,7 +25,7 @@ from vitrail.funnel.recommender import Recommender, load
 from vitrail.systems.base import Given, Sizes, System
 from vitrail.systems.ranker import Ranker
 from vitrail.train.checkpoint import Checkpoints, Progress
-from vitrail.train.loop import train
+from vitrail.train.loop import Left, Watch, train
 from vitrail.train.progress import bar, silent
 from vitrail.train.run import Run, write_curves
 
@@ -82,6 +82,7 @@ def fit_ranker(
     refit: bool,
     device: str,
     quiet: bool,
+    left: Left | None = None,
 ) -> Any:
     """`train.fit.fit` for a system of the stage `rank`: a FitResult. Raises VitrailError: one sentence."""
     from vitrail.train import fit as house
@@ -103,7 +104,7 @@ def fit_ranker(
     torch.manual_seed(seed)
     model = cls(config, made.sizes, made.given)
     assert isinstance(model, Ranker)
-    progress = _train(model, made, config, seed, folder, resume, where, quiet)
+    progress = _train(model, made, config, seed, folder, resume, where, quiet, left=left)
     model.eval().cpu()
     fingerprint = made.protocol.fingerprint(dataset.fingerprint, made.split.settings)
     info = house.manifest(run, cls, dataset, made.split.settings, made.protocol, fingerprint, progress, model)
@@ -114,11 +115,15 @@ def fit_ranker(
     if folder is not None:
         write_curves(folder, progress)
         recommender.save(folder / "artifact", overwrite=True)
-        Checkpoints(folder).clear()
+        if not progress.cut:
+            Checkpoints(folder).clear()
     return house.FitResult(recommender, folder, progress, made.split)
 
 
-def _train(model: Ranker, made: Prepared, config: Any, seed: int, folder: Path | None, resume: bool, where: torch.device, quiet: bool) -> Progress:
+def _train(
+    model: Ranker, made: Prepared, config: Any, seed: int, folder: Path | None, resume: bool, where: torch.device, quiet: bool, *,
+    watch: Watch | None = None, left: Left | None = None,
+) -> Progress:  # fmt: skip
     validate = None
     if (valid := made.valid) is not None:
 
@@ -133,7 +138,7 @@ def _train(model: Ranker, made: Prepared, config: Any, seed: int, folder: Path |
 
     done = train(
         model, made.train, config, seed=seed, validate=validate, checkpoints=None if folder is None else Checkpoints(folder), resume=resume, device=where,
-        bar=silent if quiet else bar(f"fit {model.card.name}"),
+        bar=silent if quiet else bar(f"fit {model.card.name}"), watch=watch, left=left,
     )  # fmt: skip
     return done.progress
 
