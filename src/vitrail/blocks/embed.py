@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +43,62 @@ def rows(weights: Tensor, codes: Tensor) -> Tensor:
         return nn.functional.embedding(codes, weights)
     picked: Tensor = _Rows.apply(weights, codes)  # type: ignore[no-untyped-call]
     return picked
+
+
+def cells(indptr: Tensor, indices: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+    """A sparse CSR tensor; the arrays are taken as they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # PyTorch calls the format beta
+        return torch.sparse_csr_tensor(indptr, indices, values, size=size, check_invariants=False)
+
+
+class _Dots(torch.autograd.Function):
+    """Cells of u E^T. A gradient is a sum of weighted rows, of E for each row of u and of u for each row of E, so nothing (B, K, D) is made."""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, E: Tensor, codes: Tensor, ridge: float) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        B, K = codes.shape
+        flat, starts = codes.flatten(), torch.arange(0, B * K + 1, K)
+        where = cells(starts, flat, u.new_zeros(B * K), (B, len(E)))
+        ctx.save_for_backward(u, E, flat, starts)
+        ctx.ridge = ridge / B
+        size = u.new_zeros(())
+        if ridge:
+            ctx.few = codes[:, :2].flatten()
+            size = (_squares(u) + _squares(E.index_select(0, ctx.few))) * (ctx.ridge / 2)
+        return torch.sparse.sampled_addmm(where, u, E.T, beta=0.0).values().view(B, K), size
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
+        u, E, flat, starts = (x.detach() for x in ctx.saved_tensors)  # a bag makes what its own gradient would need where one might be asked
+        K, g = len(flat) // len(u), gradients[0].flatten()
+        of_u = bag(E, flat, starts, g)
+        order = by_code(flat, len(E))
+        stops = torch.zeros(len(E) + 1, dtype=torch.int64)
+        torch.cumsum(torch.bincount(flat, minlength=len(E)), 0, out=stops[1:])
+        of_E = bag(u, order // K, stops, g[order])
+        if ctx.ridge:
+            weight = ctx.ridge * float(gradients[1])
+            of_u.add_(u, alpha=weight)
+            of_E.index_add_(0, ctx.few, E.index_select(0, ctx.few), alpha=weight)
+        return of_u, of_E, None, None
+
+
+def _squares(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x).square()
+
+
+def by_code(codes: Tensor, bound: int) -> Tensor:
+    """codes (E,) in [0, bound) -> the order (E,) that sorts them, equal ones as they came."""
+    small = codes.numpy().astype(np.uint16 if bound <= 1 << 16 else np.uint32)  # numpy sorts 16 bits by radix
+    return torch.from_numpy(small.argsort(kind="stable"))
+
+
+def dots(u: Tensor, E: Tensor, codes: Tensor, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Row b of u (B, D) times the rows of E (N, D) that codes (B, K) name -> (B, K); and `ridge` times `l2_of_batch` of the rows of u and of those
+    that the first two columns of codes name, a scalar."""
+    found: tuple[Tensor, Tensor] = _Dots.apply(u, E, codes, ridge)  # type: ignore[no-untyped-call]
+    return found
 
 
 class ItemEmbedding(nn.Module):

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vitrail.blocks.embed import bag
 from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, propagate
-from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, PositiveInt, Rate
 from vitrail.data.batches import Sets
 from vitrail.data.schema import Needs
@@ -91,8 +90,8 @@ class NGCF(Graph, IdTables):
         users, items = self._passes()[1].split([len(self.users), len(self.items)])  # the gradient of a split is one copy
         return users * (self.degrees[: len(users)] > 0), items
 
-    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(u, *items) if self.config.l2 else 0.0
+    def ridge(self) -> float:
+        return float(self.config.l2)
 
     def prepare(self) -> None:
         super().prepare()
