@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from vitrail.blocks import loss as losses
-from vitrail.blocks.embed import dots, rows
+from vitrail.blocks.embed import against, dots, rows
 from vitrail.config import PositiveInt
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
@@ -20,8 +20,6 @@ from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, System
 from vitrail.systems.sampling import LossSettings, from_samples, log_chance
 
-FEW = 8
-"""Negatives below which scores are plain sums of products."""
 Weights: TypeAlias = "sparse.csr_array | Tensor"
 """What a table learns: sparse (N, N), dense (N, N), or one score per item (N,)."""
 
@@ -201,7 +199,8 @@ class TwoTower(Factors):
             vectors = self.item()
             value = losses.full_softmax(u.float() / self.config.temperature, self.finish(vectors), batch.items)
             if ridge:
-                value = value + ridge * losses.l2_of_batch(raw, F.embedding(torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)]), vectors))
+                scored = torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)])
+                value = value + ridge * losses.l2_of_batch(raw, rows(vectors, scored))
             return value + self.regulariser(batch)
         shared, (n, count) = batch.negatives.ndim == 1, (len(batch.items), batch.negatives.shape[-1])
         # one look-up for positives and negatives: a table's gradient is as large as the table, however few rows were read
@@ -216,9 +215,7 @@ class TwoTower(Factors):
                 both, penalty = dots(u, self.item(), codes, ridge)
             else:
                 vectors = self.item(codes)
-                done = self.finish(vectors)
-                # a batched product of matrices of few rows takes twice the time of the plain sum of products
-                both = (u[:, None] * done).sum(-1) if count < FEW else torch.einsum("bd,bkd->bk", u, done)
+                both = against(u, self.finish(vectors))
                 # the gradient of a part is as large as the whole
                 penalty = ridge * losses.l2_of_batch(raw, vectors if count == 1 else vectors[:, :2]) if ridge else 0.0
             positive, negative = both[:, 0], both[:, 1:]
