@@ -106,7 +106,8 @@ def against(u: Tensor, vectors: Tensor) -> Tensor:
 def dots(u: Tensor, E: Tensor, codes: Tensor, ridge: float = 0.0) -> tuple[Tensor, Tensor | float]:
     """Row b of u (B, D) times the rows of E (N, D) that codes (B, K) name -> (B, K); and `ridge` times half the summed squares of the rows of u and of
     those that the first two columns of codes name, over B (`l2_of_batch`). On a processor the rows of E are read where they lie."""
-    if E.device.type != "cpu" or u.dtype != torch.float32 or E.dtype != torch.float32:
+    # PyTorch's kernel wants no more cells than the matrix has
+    if E.device.type != "cpu" or u.dtype != torch.float32 or E.dtype != torch.float32 or codes.shape[1] > len(E):
         vectors = rows(E, codes)
         return against(u, vectors), ridge * (u.square().sum() + vectors[:, :2].square().sum()) / (2 * len(u)) if ridge else 0.0
     found: tuple[Tensor, Tensor] = _Dots.apply(u, E, codes, ridge)  # type: ignore[no-untyped-call]
