@@ -43,6 +43,7 @@ def test_dots_equal_gathered_rows_and_so_do_their_gradients(negatives, ridge):
             scores, size = dots(u, E, codes, ridge)
         else:
             scores, size = (u[:, None] * E[codes]).sum(-1), ridge * l2_of_batch(u, E[codes[:, :2]])
+        size = torch.as_tensor(size)
         (scores.sin().sum() + 2 * size).backward()
         found.append((scores, size, u.grad, E.grad))
     torch.testing.assert_close(*found)
