@@ -1,5 +1,6 @@
 """The solver of iALS: by hand (card base/ials), and against brute force over all cells."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -61,6 +62,28 @@ def test_every_half_sweep_lowers_the_objective_and_batches_change_nothing(block,
         values.append(objective(C, X, Y, ridge_u, ridge_i))
     assert all(b <= a + 1e-9 for a, b in pairwise(values)) and not X[5].any()
     torch.testing.assert_close(als.half_sweep(C, Y, X, ridge_u, "cg", 4), als.half_sweep(C, Y, X, ridge_u, "cholesky"))
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_runs_of_rows_side_by_side_are_the_rows_one_by_one(solver):
+    C, (X, Y) = problem(), (torch.rand(40, 4, dtype=torch.float64), torch.rand(25, 4, dtype=torch.float64))
+    ridge = torch.rand(40, dtype=torch.float64) + 0.1
+    parts = als.runs(C, 3)
+    assert [part.rows.start for part in parts][1:] == [part.rows.stop for part in parts][:-1] and parts[-1].rows.stop == 40
+    assert max(part.C.nnz for part in parts) < 0.5 * C.nnz
+    with ThreadPoolExecutor(2) as pool:
+        found = als.half_sweep(parts, Y, X, ridge, solver, pool=pool)
+    torch.testing.assert_close(found, als.half_sweep(C, Y, X, ridge, solver))
+    assert len(als.runs(sparse.csr_array((4, 5)), 3)) == 1 and not als.half_sweep(sparse.csr_array((4, 25)), Y, X[:4], ridge[:4], solver).any()
+
+
+@pytest.mark.parametrize("solved", [als.SOLVED, 1e-40])
+def test_without_a_number_of_steps_rows_are_solved_and_those_that_resist_exactly(solved, monkeypatch):
+    monkeypatch.setattr(als, "SOLVED", solved)
+    C, (X, Y) = problem(), (torch.rand(40, 4), torch.rand(25, 4))
+    ridge = torch.full((40,), 0.3)
+    found = als.half_sweep(C, Y, X, ridge, "cg", None)
+    torch.testing.assert_close(found, als.half_sweep(C, Y, X, ridge, "cholesky"), atol=1e-5, rtol=1e-4)
 
 
 def test_with_equal_confidence_it_is_the_truncated_svd():

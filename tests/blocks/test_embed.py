@@ -1,8 +1,10 @@
 """Embedding tables and sums over ragged sets."""
 
+import pytest
 import torch
 
-from vitrail.blocks.embed import bag, rows
+from vitrail.blocks.embed import bag, by_code, dots, rows
+from vitrail.blocks.loss import l2_of_batch
 
 
 def test_bag_sums_rows_and_an_empty_set_is_zero():
@@ -26,3 +28,32 @@ def test_rows_equal_an_embedding_and_so_does_their_gradient():
         found.append(table.grad)
     torch.testing.assert_close(*found)
     assert rows(table, codes).shape == (2, 2, 2) and rows(table, torch.tensor(1)).tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+@pytest.mark.parametrize("negatives", [0, 1, 4, 12])
+def test_dots_equal_gathered_rows_and_so_do_their_gradients(negatives, ridge):
+    torch.manual_seed(0)
+    codes = torch.randint(6, (9, 1 + negatives))  # rows are named many times, the last of the table never; 13 are more than there are
+    found = []
+    for quick in (True, False):
+        torch.manual_seed(1)
+        u, E = torch.randn(9, 5, requires_grad=True), torch.randn(7, 5, requires_grad=True)
+        if quick:
+            scores, size = dots(u, E, codes, ridge)
+        else:
+            scores, size = (u[:, None] * E[codes]).sum(-1), ridge * l2_of_batch(u, E[codes[:, :2]])
+        size = torch.as_tensor(size)
+        (scores.sin().sum() + 2 * size).backward()
+        found.append((scores, size, u.grad, E.grad))
+    torch.testing.assert_close(*found)
+    assert scores.shape == (9, 1 + negatives) and not found[0][3][6].any()
+    u, E = torch.randn(9, 5, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
+    for wide, narrow in zip(dots(u, E, codes, ridge), dots(u.float(), E.float(), codes, ridge), strict=True):  # wider numbers are gathered
+        torch.testing.assert_close(torch.as_tensor(wide).float(), torch.as_tensor(narrow))
+
+
+@pytest.mark.parametrize("bound", [10, 1 << 17])
+def test_codes_sort_with_equal_ones_as_they_came(bound):
+    codes = torch.randint(bound, (500,))
+    assert torch.equal(by_code(codes, bound), codes.argsort(stable=True))

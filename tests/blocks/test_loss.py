@@ -31,6 +31,15 @@ def test_losses_of_ignorance():
     assert float(loss.sampled_softmax(zero, many, same)) == pytest.approx(math.log(3))
 
 
+def test_bpr_equals_its_plain_form_with_gradients():
+    torch.manual_seed(0)
+    positive, negative = (torch.randn(6) * 9).requires_grad_(), torch.randn(6, 4).requires_grad_()
+    fast, plain = loss.bpr(positive, negative), -F.logsigmoid(positive[:, None] - negative).mean()
+    torch.testing.assert_close(fast, plain)
+    for a, b in zip(torch.autograd.grad(3 * fast, (positive, negative)), torch.autograd.grad(3 * plain, (positive, negative)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_gbce_is_bce_without_calibration_and_scales_by_the_sampling_rate_with_it():
     torch.manual_seed(0)
     p, n = torch.randn(6), torch.randn(6, 4)

@@ -90,6 +90,12 @@ def test_the_paper_feeds_the_unit_vector_on_and_the_code_does_not():
         assert torch.allclose(inner[1], answers[:, 4:8]) is same
 
 
+def test_biases_start_as_the_authors_draw_them_and_at_zero_in_the_papers_equation():
+    drawn, absent = make(dim=64), make(dim=64, form="paper")
+    assert all(0.1 < float(module.bias.detach().abs().max()) <= (6 / 65) ** 0.5 for module in [*drawn.linear, *drawn.bilinear])
+    assert not any(module.bias.any() for module in [*absent.linear, *absent.bilinear])
+
+
 def test_without_dropout_training_scores_are_the_answers():
     log = random_log()
     model = make(log=log, dim=4, dropout=0.0)

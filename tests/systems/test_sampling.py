@@ -51,6 +51,19 @@ def test_shared_negatives_have_the_same_loss_as_the_same_ones_for_each():
         )
 
 
+@pytest.mark.parametrize("loss", ["bpr", "full_softmax"])
+def test_a_table_that_lies_ready_gives_the_loss_and_gradients_of_one_that_is_gathered(loss, monkeypatch):
+    found = []
+    for ready in (True, False):
+        monkeypatch.setattr(BPRMF, "ready", ready)
+        torch.manual_seed(0)
+        model = BPRMF(BPRMF.Config(dim=4, negatives=3, l2=0.2, loss=loss), Sizes(20, 15), Given.of(LOG, BPRMF.needs))
+        value = model.loss(next(model.batcher(LOG, 0, 0, 1).epoch(0)))
+        value.backward()
+        found.append((value, model.users.grad, model.items.grad))
+    torch.testing.assert_close(*found)
+
+
 def test_log_chance_follows_the_counts_and_is_asked_only_where_it_matters():
     torch.testing.assert_close(log_chance(*given(power=0.5), 5), 0.5 * torch.tensor([8.0, 4, 2, 1, 1]).log())
     assert log_chance(*given(power=0.0), 5) is None and log_chance(*given(power=1.0, correct=False), 5) is None

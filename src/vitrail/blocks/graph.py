@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
+from vitrail.blocks.drop import kept
 from vitrail.blocks.embed import bag
 
 
@@ -105,25 +106,25 @@ class _BilinearLayer(torch.autograd.Function):
     """One pass forward and one back, in as few copies of (V, D) as there are: sums, products, activation and length together."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, kept: Tensor | None, slope: float) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, stays: Tensor | None, slope: float) -> Tensor:  # type: ignore[no-untyped-def]
         total, both = s + x, s * x
         h = torch.addmm(bias, total, W.T).addmm_(both, P.T)
         F.leaky_relu(h, slope, inplace=True)
-        if kept is not None:
-            h.mul_(kept)
+        if stays is not None:
+            h.mul_(stays)
         length = h.norm(dim=1, keepdim=True).clamp_(min=1e-12)
         h.div_(length)
         ctx.slope = slope
-        ctx.save_for_backward(x, s, W, P, kept, total, both, h, length)
+        ctx.save_for_backward(x, s, W, P, stays, total, both, h, length)
         return h
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
-        x, s, W, P, kept, total, both, unit, length = ctx.saved_tensors
+        x, s, W, P, stays, total, both, unit, length = ctx.saved_tensors
         g = gradients[0]
         d = torch.addcmul(g, unit, (g * unit).sum(1, keepdim=True), value=-1.0).div_(length)
-        if kept is not None:
-            d.mul_(kept)
+        if stays is not None:
+            d.mul_(stays)
         # the slope shows in the sign of what came out; where nothing was kept it does not matter
         d = torch.ops.aten.leaky_relu_backward(d, unit, ctx.slope, True)
         of_total, of_both = d @ W, d @ P
@@ -135,8 +136,8 @@ def bilinear_layer(x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, *, 
 
     x (V, D) own vectors, s (V, D) what neighbours send, W, P (D, D), bias (D,), slope below 0, dropout a share (0 outside training) -> (V, D).
     """
-    kept = torch.rand_like(x).ge_(dropout).div_(1 - dropout) if dropout else None
-    unit: Tensor = _BilinearLayer.apply(x, s, W, P, bias, kept, slope)  # type: ignore[no-untyped-call]
+    stays = kept(x, dropout) if dropout else None
+    unit: Tensor = _BilinearLayer.apply(x, s, W, P, bias, stays, slope)  # type: ignore[no-untyped-call]
     return unit
 
 

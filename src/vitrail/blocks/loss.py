@@ -7,12 +7,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+class _Bpr(torch.autograd.Function):
+    """Mean of softplus(negative - positive); the margins are all that its gradient needs."""
+
+    @staticmethod
+    def forward(ctx, positive: Tensor, negative: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        margin = negative - positive[:, None]
+        ctx.save_for_backward(margin)
+        return F.softplus(margin).mean()
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        g = torch.sigmoid(ctx.saved_tensors[0]).mul_(gradients[0] / ctx.saved_tensors[0].numel())
+        return g.sum(1).neg_(), g
+
+
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     """Bayesian personalised ranking (Rendle et al., UAI 2009): mean of -log sigmoid(positive - negative).
 
     positive (B,), negative (B, K) -> scalar.
     """
-    return F.softplus(negative - positive[:, None]).mean()
+    value: Tensor = _Bpr.apply(positive, negative)  # type: ignore[no-untyped-call]
+    return value
 
 
 def bce(positive: Tensor, negative: Tensor) -> Tensor:

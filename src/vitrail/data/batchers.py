@@ -17,6 +17,8 @@ from vitrail.data.log import Log, blocks, distinct
 
 CELLS = 1 << 24
 """Cells of the user-item matrix up to which those with an event are marked in a table."""
+AHEAD = 1 << 18
+"""Numbers of pairs that are drawn at once."""
 Int64 = npt.NDArray[np.int64]
 
 
@@ -115,15 +117,28 @@ class PairBatcher:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Pairs]:
         # the same draw as permutation(E), in half the memory
         order = draws(self._seed, epoch, 0, purpose=1).permutation(np.arange(len(self._items), dtype=np.int32 if len(self._items) < 2**31 else np.int64))
-        for step in range(start, self.steps()):
-            mine = order[step * self._batch : (step + 1) * self._batch]
-            if len(mine) >= self._world:
-                mine = mine[self._rank :: self._world]
-            users, items = self._users[mine].astype(np.int64), self._items[mine].astype(np.int64)
-            rng = draws(self._seed, epoch, step, purpose=2 + self._rank)
-            negatives = self._negatives.shared(rng, self._count) if self._shared else self._negatives(rng, users, self._count)
-            weights = None if self._weights is None else torch.from_numpy(np.asarray(self._weights[mine]))
-            yield Pairs(torch.from_numpy(users), torch.from_numpy(items), torch.from_numpy(negatives), weights)
+        # several steps are drawn at once: a step alone is too small for its calls not to count
+        ahead = max(1, AHEAD // (self._batch * (self._count + 2)))
+        for first in range(start - start % ahead, self.steps(), ahead):
+            mine = [self._mine(order, step) for step in range(first, min(first + ahead, self.steps()))]
+            stops = np.cumsum([len(rows) for rows in mine])
+            rows = np.concatenate(mine)
+            users, items = self._users[rows].astype(np.int64), self._items[rows].astype(np.int64)
+            weights = None if self._weights is None else np.asarray(self._weights[rows])
+            own = None if self._shared else self._negatives(draws(self._seed, epoch, first, purpose=2 + self._rank), users, self._count)
+            for step in range(max(first, start), first + len(mine)):
+                part = slice(int(stops[step - first] - len(mine[step - first])), int(stops[step - first]))
+                if own is None:
+                    negatives = self._negatives.shared(draws(self._seed, epoch, step, purpose=2 + self._rank), self._count)
+                else:
+                    negatives = own[part]
+                weight = None if weights is None else torch.from_numpy(weights[part])
+                yield Pairs(torch.from_numpy(users[part]), torch.from_numpy(items[part]), torch.from_numpy(negatives), weight)
+
+    def _mine(self, order: npt.NDArray[np.integer], step: int) -> npt.NDArray[np.integer]:
+        """The events of a step that are this process's."""
+        rows = order[step * self._batch : (step + 1) * self._batch]
+        return rows[self._rank :: self._world] if len(rows) >= self._world else rows
 
 
 class SetBatcher:

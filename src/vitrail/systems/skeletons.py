@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from vitrail.blocks import loss as losses
-from vitrail.blocks.embed import rows
+from vitrail.blocks.embed import against, dots, rows
 from vitrail.config import PositiveInt
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
@@ -20,8 +20,6 @@ from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, System
 from vitrail.systems.sampling import LossSettings, from_samples, log_chance
 
-FEW = 8
-"""Negatives below which scores are plain sums of products."""
 Weights: TypeAlias = "sparse.csr_array | Tensor"
 """What a table learns: sparse (N, N), dense (N, N), or one score per item (N,)."""
 
@@ -156,6 +154,8 @@ class TwoTower(Factors):
     """Factors trained in batches of pairs with sampled negatives, or by a softmax over all items."""
 
     needs: ClassVar[Needs] = Needs(given=("item_counts",))
+    ready: ClassVar[bool] = False
+    """`item()` is a table that lies ready: scores are read off it where it lies."""
 
     class Config(LossSettings):
         """Settings of two-tower systems."""
@@ -181,9 +181,8 @@ class TwoTower(Factors):
         """Added to the loss."""
         return 0.0
 
-    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
-        """Added to the loss where it acts on the vectors that are scored: users u (B, D); positives and first negatives, one
-        tensor (B, 2, D) or two (B, D)."""
+    def ridge(self) -> float:
+        """Weight of `l2_of_batch` on the vectors that are scored: users, positives and first negatives."""
         return 0.0
 
     def finish(self, vectors: Tensor) -> Tensor:
@@ -194,27 +193,32 @@ class TwoTower(Factors):
         return PairBatcher(log, c.batch, c.negatives, seed, rank, world, power=c.power, shared_negatives=c.shared_negatives)
 
     def loss(self, batch: Pairs) -> Tensor:
-        raw = self.user(batch.users)
+        raw, ridge = self.user(batch.users), self.ridge()
         u = self.finish(raw)
         if self.config.loss == "full_softmax":
             vectors = self.item()
             value = losses.full_softmax(u.float() / self.config.temperature, self.finish(vectors), batch.items)
-            penalty = self.penalty(raw, F.embedding(batch.items, vectors), F.embedding(batch.negatives[..., 0], vectors))
-            return value + self.regulariser(batch) + penalty
+            if ridge:
+                scored = torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)])
+                value = value + ridge * losses.l2_of_batch(raw, rows(vectors, scored))
+            return value + self.regulariser(batch)
         shared, (n, count) = batch.negatives.ndim == 1, (len(batch.items), batch.negatives.shape[-1])
         # one look-up for positives and negatives: a table's gradient is as large as the table, however few rows were read
         if shared:
             vectors = self.item(torch.cat([batch.items, batch.negatives]))
             first, done = vectors[n], self.finish(vectors)
             positive, negative = (u * done[:n]).sum(-1), u @ done[n:].T
-            penalty = self.penalty(raw, vectors[:n], first.expand(n, -1))
+            penalty = ridge * losses.l2_of_batch(raw, vectors[:n], first.expand(n, -1)) if ridge else 0.0
         else:
-            vectors = self.item(torch.cat([batch.items[:, None], batch.negatives], 1))
-            done = self.finish(vectors)
-            # a batched product of matrices of few rows takes twice the time of the plain sum of products
-            both = (u[:, None] * done).sum(-1) if count < FEW else torch.einsum("bd,bkd->bk", u, done)
+            codes = torch.cat([batch.items[:, None], batch.negatives], 1)
+            if self.ready and not self.config.cosine:
+                both, penalty = dots(u, self.item(), codes, ridge)
+            else:
+                vectors = self.item(codes)
+                both = against(u, self.finish(vectors))
+                # the gradient of a part is as large as the whole
+                penalty = ridge * losses.l2_of_batch(raw, vectors if count == 1 else vectors[:, :2]) if ridge else 0.0
             positive, negative = both[:, 0], both[:, 1:]
-            penalty = self.penalty(raw, vectors if count == 1 else vectors[:, :2])  # the gradient of a part is as large as the whole
         value = from_samples(self.config, positive, negative, batch.items, batch.negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
         return value + self.regulariser(batch) + penalty
 
@@ -234,6 +238,8 @@ class TwoTower(Factors):
 
 class Graph(TwoTower):
     """Two towers whose vectors come from one pass over the whole graph, `nodes`, once per step."""
+
+    ready: ClassVar[bool] = True
 
     def nodes(self) -> tuple[Tensor, Tensor]:
         """(U, D), (N, D), differentiable."""

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vitrail.errors import ArtifactError
 from vitrail.files import atomic_folder, read_json, write_json
+from vitrail.train.optimise import AdamW
 
 POINTER = "checkpoint.json"
 
@@ -61,34 +61,19 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(f"{path} is damaged: it is not a readable safetensors file; fit again or restore it.") from None
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as `<parameter index>.<name>` -> tensor."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()}
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Put back what `flatten_optimizer` gave."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in flat.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 class Checkpoints:
     """The checkpoints of one run folder."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, best: dict[str, Tensor] | None) -> None:
+    def save(self, model: nn.Module, optimizer: AdamW, progress: Progress, best: dict[str, Tensor] | None) -> None:
         """Write a whole checkpoint, point to it, then remove older ones."""
         number = 1 + max((int(p.name.split("-")[1]) for p in self.run.glob("checkpoint-*")), default=0)
         folder = self.run / f"checkpoint-{number:06d}"
         with atomic_folder(folder, overwrite=True) as temporary:
             save_tensors(temporary / "model.safetensors", model.state_dict())
-            save_tensors(temporary / "optimizer.safetensors", flatten_optimizer(optimizer))
+            save_tensors(temporary / "optimizer.safetensors", optimizer.tensors())
             if best is not None:
                 save_tensors(temporary / "best.safetensors", best)
             write_json(temporary / "progress.json", asdict(progress))
@@ -97,7 +82,7 @@ class Checkpoints:
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor] | None]:
+    def load(self, model: nn.Module, optimizer: AdamW) -> tuple[Progress, dict[str, Tensor] | None]:
         """Restore the newest checkpoint; a fresh Progress where there is none yet."""
         if not (self.run / POINTER).exists():
             return Progress(), None
@@ -105,7 +90,7 @@ class Checkpoints:
         if folder.parent != self.run or not folder.is_dir():
             raise ArtifactError(f"{self.run / POINTER} names a checkpoint that is not there: start the run again with --overwrite.")
         model.load_state_dict(load_tensors(folder / "model.safetensors"))
-        restore_optimizer(optimizer, load_tensors(folder / "optimizer.safetensors"))
+        optimizer.restore(load_tensors(folder / "optimizer.safetensors"))
         best = load_tensors(folder / "best.safetensors") if (folder / "best.safetensors").exists() else None
         return Progress(**read_json(folder / "progress.json")), best
 

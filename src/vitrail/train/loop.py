@@ -17,6 +17,7 @@ from vitrail.errors import VitrailError
 from vitrail.systems.base import System, TrainSettings
 from vitrail.train import distributed
 from vitrail.train.checkpoint import Checkpoints, Progress
+from vitrail.train.optimise import AdamW
 from vitrail.train.progress import Bar, silent
 
 Validate = Callable[[System], float]
@@ -89,7 +90,7 @@ def train(
     model.to(device)
     batcher = model.batcher(log, seed, rank, world)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=device.type == "cpu")
+    optimizer = AdamW(parameters, settings.betas, settings.weight_decay)
     progress, best = checkpoints.load(model, optimizer) if checkpoints and resume else (Progress(), None)
     resumed, progress.cut = progress.epoch > 0 or progress.step > 0, False
     distributed.share(model, world)
@@ -110,18 +111,17 @@ def train(
             if progress.step == 0:
                 model.on_epoch(epoch, draws(seed, epoch, 0, purpose=9))
             model.train()
+            seeds = draws(seed, epoch, 0, purpose=7 + 1000 * rank).integers(2**62, size=steps)
             for batch in batcher.epoch(epoch, progress.step):
-                reseed(int(draws(seed, epoch, progress.step, purpose=7 + 1000 * rank).integers(2**62)), device)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate(settings, epoch * steps + progress.step, last * steps)
+                reseed(int(seeds[progress.step]), device)
                 with number_format(settings, device):
                     loss = model.loss(batch.to(device))
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.clear()
                 loss.backward()
                 distributed.average_gradients(parameters, world)
                 if settings.clip:
                     torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-                optimizer.step()
+                optimizer.step(rate(settings, epoch * steps + progress.step, last * steps))
                 model.after_step(parameters)
                 progress.loss_sum += float(loss.detach())
                 progress.step += 1

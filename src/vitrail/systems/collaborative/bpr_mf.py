@@ -3,12 +3,11 @@ code; the regulariser is on the batch's vectors. Numbers: recipes/bpr-mf.*.yaml.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from vitrail.blocks.embed import Init, rows
-from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Given, Sizes, system
@@ -21,6 +20,7 @@ class BPRMF(TwoTower, IdTables):
     """Matrix factorisation trained to rank a user's items above others."""
 
     needs = Needs(given=("interactions",))
+    ready: ClassVar[bool] = True
 
     class Config(TwoTower.Config, IdSettings):
         """Settings of bpr-mf."""
@@ -39,5 +39,5 @@ class BPRMF(TwoTower, IdTables):
     def item(self, items: Tensor | None = None) -> Tensor:
         return self.items if items is None else rows(self.items, items)
 
-    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(u, *items) if self.config.l2 else 0.0
+    def ridge(self) -> float:
+        return float(self.config.l2)

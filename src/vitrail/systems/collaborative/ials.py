@@ -6,6 +6,7 @@ solved in the same way from their history. Numbers: none yet."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from vitrail.blocks.als import Solver, half_sweep
+from vitrail.blocks.als import Solver, half_sweep, runs
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, Share
 from vitrail.data.batches import Sets
 from vitrail.data.log import Log
@@ -70,10 +71,14 @@ class IALS(Factors):
         c, C = self.config, self.confidence(log.matrix(binary=False))
         T = sparse.csr_array(C.T)
         X, Y, of_users, of_items = self.users, self.items, self.ridge(C), self.ridge(T)
-        for _ in range(c.sweeps):
-            X = half_sweep(C, Y, X, of_users, c.solver, c.steps)
-            Y = half_sweep(T, X, Y, of_items, c.solver, c.steps)
-        self.users, self.items = half_sweep(C, Y, X, of_users, "cholesky"), Y
+        threads = torch.get_num_threads()
+        # a thread to itself for each run of rows: within one product there is too little to share
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            users, items = runs(C, threads), runs(T, threads)
+            for _ in range(c.sweeps):
+                X = half_sweep(users, Y, X, of_users, c.solver, c.steps, pool)
+                Y = half_sweep(items, X, Y, of_items, c.solver, c.steps, pool)
+            self.users, self.items = half_sweep(users, Y, X, of_users, c.solver, None, pool), Y
 
     def tables(self) -> tuple[Tensor, Tensor]:
         return self.users, self.items

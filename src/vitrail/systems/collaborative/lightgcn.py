@@ -57,8 +57,8 @@ class LightGCN(Graph, IdTables):
         items = rows(self.items, torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)]))
         return self.config.l2 * l2_of_batch(rows(self.users, batch.users), items)
 
-    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
-        return 0.0 if self.config.layers else self.config.l2 * l2_of_batch(u, *items)
+    def ridge(self) -> float:
+        return 0.0 if self.config.layers else float(self.config.l2)
 
     def prepare(self) -> None:
         super().prepare()

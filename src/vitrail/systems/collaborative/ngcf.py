@@ -1,7 +1,8 @@
 """NGCF. Wang et al., SIGIR 2019, arXiv:1905.08108. `form=code` is the authors' layer (two activations, the un-normalised vector
-goes on), `form=paper` the published equation as RecBole has it; the paper's graph is `propagation=symmetric`. Every training
-event once an epoch; the authors draw users. Their node dropout, off by default, is left out. Users never seen in training are an
-extension of ours: they pass through the same layers with their own layer 0 at zero. Numbers: none yet."""
+goes on, biases drawn as weights are), `form=paper` the published equation as RecBole has it, its biases, which the equation lacks,
+learned from 0; the paper's graph is `propagation=symmetric`. Every training event once an epoch; the authors draw users. Their node
+dropout, off by default, is left out. Users never seen in training are an extension of ours: they pass through the same layers with
+their own layer 0 at zero. Numbers: none yet."""
 
 from __future__ import annotations
 
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from vitrail.blocks.embed import bag
 from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, propagate
-from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, PositiveInt, Rate
 from vitrail.data.batches import Sets
 from vitrail.data.schema import Needs
@@ -54,7 +54,8 @@ class NGCF(Graph, IdTables):
         self.bilinear = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in range(config.layers))
         for module in [*self.linear, *self.bilinear]:
             nn.init.xavier_uniform_(module.weight)  # type: ignore[arg-type]
-            nn.init.xavier_uniform_(module.bias[None])  # type: ignore[index]
+            # drawn as weights are, a bias is far longer than the vectors beside it, and for epochs all nodes look alike
+            (nn.init.xavier_uniform_ if config.form == "code" else nn.init.zeros_)(module.bias[None])  # type: ignore[index]
         even = config.propagation == "symmetric"
         self.register_buffer("adjacency", bipartite_adjacency(given.indptr, given.items, sizes.items, normalise=even), persistent=False)
         self.register_buffer("degrees", self.adjacency.crow_indices().diff()[:, None].float(), persistent=False)
@@ -91,8 +92,8 @@ class NGCF(Graph, IdTables):
         users, items = self._passes()[1].split([len(self.users), len(self.items)])  # the gradient of a split is one copy
         return users * (self.degrees[: len(users)] > 0), items
 
-    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(u, *items) if self.config.l2 else 0.0
+    def ridge(self) -> float:
+        return float(self.config.l2)
 
     def prepare(self) -> None:
         super().prepare()
