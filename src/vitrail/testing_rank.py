@@ -34,7 +34,7 @@ def impressions(folder: Path, *, shuffled: bool = False, side: int = SIDE) -> Da
         own = rng.permutation([i for i in range(side) if i % 2 == u % 2]).tolist()
         other = rng.permutation([i for i in range(side) if i % 2 != u % 2]).tolist()
         before += [(f"u{u}", f"i {i}", hour * HOUR) for hour, i in enumerate(own[:4])]
-        mixed = [item for pair in zip(own[4:], other, strict=False) for item in pair]
+        mixed = [item for pair in zip(own[4:8], other, strict=False) for item in pair]
         shown += [(f"u{u}", f"i {i}", (10 + n) * HOUR, float(i % 2 == u % 2)) for n, i in enumerate(mixed)]
     schema = {"user": pl.String, "item": pl.String, "timestamp": pl.Int64}
     events = pl.DataFrame(before, schema=schema, orient="row").with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))

@@ -112,6 +112,12 @@ def test_trials_end_sooner_than_expected_and_more_of_them_are_made():
     assert counts(tuners) == {"a": 12, "b": 12}
 
 
+def test_halves_of_a_trial_that_nobody_can_use_make_a_whole_one():
+    pace, clock, tuners = bench(1553.0, row("a", 20.0), row("b", 20.0))
+    had = spend(pace, {"a": 100.0, "b": 100.0})
+    assert sorted(counts(tuners).values()) == [3, 4] and all(seconds == 100 for _, seconds in had) and clock.spent == 1300
+
+
 def test_closed_forms_and_seeds_alone():
     pace, clock, _ = bench(600.0, row("a", 50.0, trials=0), row("c", 1.0, trials=0, trained=False, likely=1, epochs=1, seeds=1))
     had = spend(pace, {"a": 500.0, "c": 1.0})

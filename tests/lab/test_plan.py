@@ -1,7 +1,8 @@
 import pytest
 
 from vitrail.errors import SettingError
-from vitrail.lab.plan import LEAST_TRIALS, PAGE, PlanRow, epoch_seconds, level, likely_epochs, make_plan, whole_trials
+from vitrail.lab.bench import epoch_seconds
+from vitrail.lab.plan import LEAST_TRIALS, PAGE, PlanRow, level, likely_epochs, make_plan, whole_trials
 from vitrail.systems import registry
 
 
@@ -67,5 +68,5 @@ def test_a_long_epoch_is_timed_by_its_first_steps(monkeypatch):
         class progress:
             seconds, step, cut = 30.0, 20, True
 
-    monkeypatch.setattr("vitrail.lab.plan.train", lambda *a, **more: Done)
+    monkeypatch.setattr("vitrail.lab.bench.train", lambda *a, **more: Done)
     assert epoch_seconds(Model(), None, registry.find("bpr-mf").Config(), None) == 150

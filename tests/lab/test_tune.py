@@ -114,7 +114,7 @@ def test_a_system_without_free_settings_needs_no_trial(data, tmp_path):
 
 
 def test_a_budget_ends_the_trials_and_may_be_raised(data, tmp_path, monkeypatch):
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, perf_counter=lambda: clock.now)
 
     def attempt(self, cls, config, seed, folder, watch, left):
         for epoch in range(1, 11):

@@ -19,7 +19,7 @@ ProtocolText = Annotated[
 ]
 Trials = Annotated[int, typer.Option(help="Settings tried for each system, on validation; the first is the setting as given. 0: no tuning.")]
 Budget = Annotated[float | None, typer.Option(metavar="HOURS", help="The time there is, and it is held: the same share of it for every system.")]
-MetricName = Annotated[str, typer.Option("--metric", help="What is chosen and tested by, e.g. ndcg@10 or recall@20.")]
+MetricName = Annotated[str | None, typer.Option("--metric", help="What is chosen and tested by, e.g. recall@20. [default: ndcg@10, of rankers gauc]")]
 SpaceFile = Annotated[Path | None, typer.Option("--space", metavar="F.yaml", help="What is tried: setting: {low, high, log} or [a, b]; null: leave it alone.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with interrupted work; the same command does so by itself.")]
@@ -36,7 +36,7 @@ def tune(
     budget: Budget = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting that is fixed and not tuned; repeat for more.")] = None,
     space: SpaceFile = None,
-    metric: MetricName = "ndcg@10",
+    metric: MetricName = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the trials and of every fit.")] = 0,
     device: Device = "auto",
     resume: Resume = False,
@@ -75,7 +75,9 @@ def tune(
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(metavar="SYSTEM...", help="Systems to tune and fit, or finished runs.", autocompletion=complete.systems)],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="SYSTEM...", help="Systems to tune and fit, or finished runs.", autocompletion=complete.systems)
+    ] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where everything is kept; not needed for finished runs.")] = None,
     split: SplitText = None,
@@ -87,7 +89,8 @@ def compare(
         list[str] | None, typer.Option("--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting that is fixed, of one system or of all that have it.")
     ] = None,
     space: SpaceFile = None,
-    metric: MetricName = "ndcg@10",
+    metric: MetricName = None,
+    family: Annotated[str | None, typer.Option(metavar="NAME", help="All systems of a family that the data allow, e.g. ranking, multimodal.")] = None,
     baseline: Annotated[str | None, typer.Option(metavar="SYSTEM", help="Test every system against this one only.")] = None,
     refit: Annotated[bool, typer.Option("--refit", help="After selection, fit again on train and valid.")] = False,
     tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Significance tests.")] = True,
@@ -106,26 +109,28 @@ def compare(
     from vitrail.lab.runs import compare_runs, is_run
 
     load_plugins(system)
+    names = names or []
     runs = [name for name in names if is_run(name)]
     if runs and len(runs) < len(names):
         other = next(name for name in names if name not in runs)
         raise SettingError(f'"{runs[0]}" is a run and "{other}" a system: compare systems, or finished runs.')
     if runs:
-        if assignments or space or split or protocol:
-            raise SettingError("Finished runs have their settings, split and protocol: leave --set, --space, --split and --protocol out.")
+        if assignments or space or split or protocol or family:
+            raise SettingError("Finished runs have their settings, split and protocol: leave --set, --space, --split, --protocol and --family out.")
         result = compare_runs(
             names, data=data, out=out, metric=metric, baseline=baseline, tests=tests, recipes=recipes, report=report, quiet=quiet
         )
     else:
         from vitrail.lab.compare import check_systems
 
-        check_systems(names)
+        if family is None:
+            check_systems(names)
         if data is None or out is None:
             raise SettingError(f"compare needs {'--data D, the data-set folder' if data is None else '--out FOLDER, where everything is kept'}.")
         result = run(
             names, data, out=out, split=split, protocol=protocol, seeds=seeds, trials=trials, budget=budget, metric=metric, refit=refit,
             settings=parse_assignments(assignments or ()), space=space, baseline=baseline, tests=tests, seed=seed, recipes=recipes, report=report,
-            device=device, quiet=quiet,
+            family=family, device=device, quiet=quiet,
         )  # fmt: skip
     for warning in result["warnings"]:
         show.warn(warning)
@@ -146,7 +151,7 @@ def effects(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting, of one system or of all that have it.")
     ] = None,
-    metric: MetricName = "recall@20",
+    metric: Annotated[str, typer.Option("--metric", help="What systems are ordered by, e.g. recall@20.")] = "recall@20",
     device: Device = "auto",
     system: Plugin = None,
     quiet: Quiet = False,
@@ -179,10 +184,13 @@ def effects(
 
 
 def _print(result: Mapping[str, Any]) -> None:
+    from vitrail.evaluation.metrics import RANKERS
+
     metric = result["metric"]
-    show.line(f"{result['data']}, {result['part']} part, {result['users']:,} queries, fingerprint {result['fingerprint']}")
+    ranks = metric in RANKERS
+    show.line(f"{result['data']}, {result['part']} part, {result['users']:,} {'users' if ranks else 'queries'}, fingerprint {result['fingerprint']}")
     show.line(f"protocol {result['protocol']}")
-    others = [name for name in ("ndcg@10", "recall@10", "recall@20", "coverage@10") if name != metric]
+    others = [name for name in (("auc", "gauc", "logloss", "ece") if ranks else ("ndcg@10", "recall@10", "recall@20", "coverage@10")) if name != metric]
     rows = []
     for row in result["systems"]:
         cost, sd = result["cost"]["systems"][row["system"]], row["sd"].get(metric)

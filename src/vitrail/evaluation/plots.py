@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LABELS = {
     "recall": "Recall", "precision": "Precision", "hit_rate": "Hit rate", "ndcg": "NDCG", "ndcg_ngcf": "NDCG (NGCF)", "mrr": "MRR", "map": "MAP",
     "novelty": "Novelty", "intra_list_diversity": "Diversity in a list", "coverage": "Coverage", "gini": "Gini", "popularity_lift": "Popularity lift",
+    "auc": "AUC", "gauc": "GAUC", "gauc_equal": "GAUC, users alike", "logloss": "Log loss", "ece": "ECE",
 }  # fmt: skip
 SLICES = {
     "popularity": ("By popularity of the target", ("popularity:head", "popularity:mid", "popularity:tail", "items:cold")),

@@ -17,12 +17,13 @@ from vitrail.errors import SettingError
 from vitrail.evaluation import plots
 from vitrail.evaluation.compare import Comparison, comparison, names_of
 from vitrail.evaluation.evaluator import Evaluation
+from vitrail.evaluation.metrics import RANKERS
 from vitrail.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("ndcg@10", "recall@10", "mrr@10", "coverage@10", "novelty@10", "intra_list_diversity@10", "popularity_lift@10")
+COLUMNS = ("ndcg@10", "recall@10", "mrr@10", "coverage@10", "novelty@10", "intra_list_diversity@10", "popularity_lift@10", "auc", "gauc", "logloss", "ece")
 """Metrics of the main table; the others are under it."""
 PICTURE = 176
 """Longest side of a picture in the page, pixels."""
@@ -168,7 +169,7 @@ def money(price: float | str) -> str:
 def _best(metric: str, values: Sequence[float]) -> float | None:
     """The value to set in bold; none where more is neither better nor worse."""
     name = metric.partition("@")[0]
-    return None if name == "popularity_lift" else min(values) if name == "gini" else max(values)
+    return None if name == "popularity_lift" else min(values) if name == "gini" or name.startswith(("logloss", "ece")) else max(values)
 
 
 def picture(image: Path | bytes | None) -> str | None:
@@ -194,7 +195,7 @@ def _facts(describe: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _figures(ordered: Sequence[Evaluation], metric: str, common: Sequence[str], curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Any]]:
     """Section -> inline SVG pictures."""
     second = next((name for name in ("recall@10", "recall@20", "hit_rate@10", *common) if name in common and name != metric and name in ordered[0].ci), None)
-    keys = [key for records in curves.values() for record in records for key in record if key == "loss" or "@" in key]
+    keys = [key for records in curves.values() for record in records for key in record if key == "loss" or "@" in key or key in RANKERS]
     names = [e.system for e in ordered]
     made: dict[str, list[Figure | None]] = {
         "means": [plots.intervals_plot(ordered, name) for name in (metric, second) if name],

@@ -9,25 +9,45 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
 
 from vitrail.data.dataset import Dataset
-from vitrail.data.split import Split
 from vitrail.data.splits import SplitSettings
 from vitrail.errors import DataError, ResourceError, SettingError
-from vitrail.evaluation.metrics import METRICS, parse_metric
+from vitrail.evaluation.metrics import DEFAULT_METRICS, METRICS, parse_metric
 from vitrail.evaluation.protocol import Protocol
 from vitrail.files import read_json, write_json
 from vitrail.resources import free_memory
 from vitrail.systems import registry
 from vitrail.systems.base import Sizes, System, TrainSettings
 from vitrail.train.fit import Content, Fitter, cut, pick_device
-from vitrail.train.loop import Left, Watch
+from vitrail.train.loop import Left, Watch, train
 
 LEAST_USERS = 30
 """Fewer users than that carry no test."""
 SAVE_SECONDS = 10.0
 """Least time between two notes of how long the work under way has taken."""
+
+
+TIMING = 30.0
+"""Seconds of training that are enough to know the speed."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a fit takes, in seconds."""
+
+    start: float
+    """to build it"""
+    epoch: float
+    """one epoch, or the whole fit where there are none"""
+    validation: float
+    test: float
+    """estimated from the validation"""
 
 
 @dataclass
@@ -49,7 +69,8 @@ class Bench:
     """A data set cut once; `selection` is how validation is measured, `protocol` how the test is."""
 
     dataset: Dataset
-    split: Split
+    split: Any
+    """Split; of rankers, ImpressionSplit"""
     settings: SplitSettings
     protocol: Protocol
     metric: str
@@ -57,20 +78,23 @@ class Bench:
     quiet: bool
     asked: str | None = None
     """the protocol as it was asked for; none: that of the split"""
+    unit: ClassVar[str] = "queries"
+    """what the test part is made of"""
+    default_metric: ClassVar[str] = "ndcg@10"
 
     @classmethod
     def open(
         cls,
         data: str | Path | Dataset,
         split: str | SplitSettings | None,
-        metric: str,
+        metric: str | None,
         refit: bool,
         device: str = "auto",
         quiet: bool = False,
         protocol: str | None = None,
     ) -> Bench:
         """Raises VitrailError: the data or split are absent or bad, the metric is unknown or no mean over users."""
-        parsed = parse_metric(metric)
+        parsed = parse_metric(metric or cls.default_metric)
         if METRICS[parsed.name].kind != "accuracy":
             raise SettingError(f'The metric "{metric}" is no measure of right answers, so systems cannot be chosen by it: use e.g. ndcg@10 or recall@20.')
         dataset = data if isinstance(data, Dataset) else Dataset(data)
@@ -86,6 +110,20 @@ class Bench:
     def selection(self) -> Protocol:
         """The protocol without the refit: tuning looks at validation, and nothing is fitted twice for it."""
         return self.protocol.model_copy(update={"refit": False, "fit_on": "train"})
+
+    @property
+    def metrics(self) -> list[str] | None:
+        """What is measured on test; none: all there is."""
+        return list(dict.fromkeys([*DEFAULT_METRICS, self.metric]))
+
+    @property
+    def events(self) -> int:
+        """Events that a fit holds in memory."""
+        return len(self.split.train)
+
+    def test_users(self) -> npt.NDArray[np.int64]:
+        """Codes of the users that the test part asks."""
+        return np.unique(self.split.test.histories.users.numpy())
 
     def sizes(self, cls: type[System], config: Any) -> Sizes:
         """U, N and the widths of the content vectors a system with these settings reads. Raises DataError where there are none."""
@@ -121,16 +159,42 @@ class Bench:
         epochs = progress.best_epoch if progress.best_epoch > 0 else progress.epoch
         return Tried(value, epochs, time.perf_counter() - started, progress.cut, progress.curve)
 
+    def timing(self, cls: type[System], config: Any) -> Timing:
+        """Fit one epoch, or as much of it as tells the speed (or the whole closed form), and validate once."""
+        fitter, clock = self.fitter(0), time.perf_counter
+        began = clock()
+        model, _ = fitter.build(cls, config, self.sizes(cls, config), self.split.train)
+        start, began = clock() - began, clock()
+        if cls.trained:
+            epoch = epoch_seconds(model, self.split.train, config, torch.device(self.device))
+        else:
+            model.learn(self.split.train)
+            epoch = clock() - began
+        part, validation = self.split.valid, 0.0
+        if part is not None:
+            began = clock()
+            fitter.measure(model, part, [self.metric])
+            validation = clock() - began
+        return Timing(start, epoch, validation, 0.1 + 3 * validation * len(self.split.test or ()) / max(len(part or ()), 1))
+
     def check_memory(self, system: str, config: Any) -> int:
         """Bytes a fit will need. Raises ResourceError where they are not free."""
         cls = registry.find(system)
-        need, free = cls.memory(config, self.sizes(cls, config), len(self.split.train)), free_memory()
+        need, free = cls.memory(config, self.sizes(cls, config), self.events), free_memory()
         if need > free:
             raise ResourceError(
                 f'System "{system}" needs about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free: '
                 "leave it out, or use a smaller catalogue (k-core at ingest); nothing was run."
             )
         return need
+
+
+def epoch_seconds(model: System, log: Any, config: Any, device: torch.device) -> float:
+    """Seconds of an epoch, from one or, where it is long, from the first steps of it."""
+    began = time.perf_counter()
+    done = train(model, log, config.but({"epochs": 1}), seed=0, validate=None, device=device, left=lambda: TIMING - (time.perf_counter() - began))
+    progress = done.progress
+    return progress.seconds * (model.batcher(log, 0, 0, 1).steps() / progress.step if progress.cut else 1.0)
 
 
 def check_needs(configs: Mapping[str, Any], dataset: Dataset) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vitrail.data.dataset import Dataset
 from vitrail.data.splits import SplitSettings
 from vitrail.errors import DataError, SettingError, unknown
@@ -20,6 +18,7 @@ from vitrail.lab.bench import LEAST_USERS, Bench, Clock, check_needs, duration, 
 from vitrail.lab.pace import Pace, held
 from vitrail.lab.page import copy_page, read_curves, write_page
 from vitrail.lab.plan import PAGE, Plan, make_plan, timed
+from vitrail.lab.rank_bench import open_bench
 from vitrail.lab.seeds import Seat, seat, settled
 from vitrail.lab.space import Space, as_json, for_system, read_space, space_of
 from vitrail.lab.table import gather, published
@@ -38,7 +37,8 @@ def compare(
     seeds: int = 5,
     trials: int = 20,
     budget: float | None = None,
-    metric: str = "ndcg@10",
+    metric: str | None = None,
+    family: str | None = None,
     refit: bool = False,
     settings: Mapping[str, Any] | None = None,
     space: Mapping[str, Any] | str | Path | None = None,
@@ -56,15 +56,22 @@ def compare(
     Each system gets `trials` trials on validation, then `seeds` seeds (from `seed` on), each measured on test once. `budget` in hours;
     `settings` and `space`: `{"sasrec.dim": 64}`, `{"sasrec": {"dim": 64}}` or `{"dim": 64}` for every system that has it; what is set is not
     tuned. `baseline`: test every system against that one only; `tests` false: no tests; `recipes`: a folder of recipes with published
-    numbers. Raises VitrailError: one sentence, before anything is run.
+    numbers; `metric` none: ndcg@10, of rankers gauc; `family`: beside `systems`, all systems of a family that the data allow. Raises
+    VitrailError: one sentence, before anything is run.
     """
     say = say or (lambda text: None if quiet else print(text, file=sys.stderr))  # noqa: T201
+    dataset = data if isinstance(data, Dataset) else Dataset(data)
+    if family is not None:
+        found, left_out = of_family(family, dataset, settings or {})
+        for name, why in left_out.items():
+            say(f"  {name} is left out: {why}")
+        systems = [*systems, *(name for name in found if name not in systems)]
     names = check_systems(systems)
     check_numbers(trials, budget)
     _check_seeds(names, seeds, tests)
     if baseline is not None and baseline not in names:
         raise unknown("system in this comparison", baseline, names)
-    bench = Bench.open(data, split, metric, refit, device, quiet, protocol)
+    bench = open_bench(names, dataset, split, metric, refit, device, quiet, protocol)
     fixed = fixed_settings(names, settings or {})
     configs = {name: bench.config(name, fixed[name]) for name in names}
     check_needs(configs, bench.dataset)
@@ -111,6 +118,23 @@ def compare(
     return result
 
 
+def of_family(family: str, dataset: Dataset, settings: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """The systems of `family` that `dataset` allows, and why each of the others is left out. Raises SettingError for an unknown family."""
+    by_family: dict[str, list[str]] = {}
+    for name in registry.names():
+        by_family.setdefault(registry.card(name).family, []).append(name)
+    if family not in by_family:
+        raise unknown("family", family, by_family)
+    names, left_out = by_family[family], {}
+    fixed = {name: for_system(settings, name, registry.find(name).Config.model_fields, names) for name in names}
+    for name in names:
+        try:
+            check_needs({name: registry.find(name).Config.of(fixed[name], where=f'settings of system "{name}"')}, dataset)
+        except DataError as error:
+            left_out[name] = str(error).replace("; nothing was run", "")
+    return [name for name in names if name not in left_out], left_out
+
+
 def check_systems(systems: Sequence[str]) -> list[str]:
     """The names, known and distinct, at least two. Raises SettingError."""
     for name in systems:
@@ -139,7 +163,9 @@ def check_users(bench: Bench, tests: bool) -> None:
     part = bench.split.test
     if part is None:
         raise DataError(f'The split "{bench.settings.text}" has no test part to compare on: use another split.')
-    users = len(np.unique(part.histories.users.numpy()))
+    if tests and bench.metric == "auc":
+        raise SettingError("AUC over all rows is no mean over users, so no paired test goes with it: use --metric gauc, or --no-tests.")
+    users = len(bench.test_users())
     if tests and users < LEAST_USERS:
         raise DataError(f"The test part asks {users} users, too few for a significance test (at least {LEAST_USERS}): use more data, or --no-tests.")
 
@@ -187,7 +213,7 @@ def _plan(
             return plan
         plan = make_plan(plan.rows, trials, seconds, plan.timing)
         return _told(plan, file, say)
-    say(f"{bench.dataset.info.name}: {bench.protocol.describe()}; {len(bench.split.test or ()):,} test queries. Timing each system:")
+    say(f"{bench.dataset.info.name}: {bench.protocol.describe()}; {len(bench.split.test or ()):,} test {bench.unit}. Timing each system:")
     rows = []
     for name in names:
         n = 1 if registry.find(name).deterministic else seeds
@@ -249,7 +275,7 @@ def command_of(
     parts = ["vitrail compare", *names, f"--data {bench.dataset.path}", f"--split {bench.settings.text}", f"--seeds {len(request['seeds'])}"]
     parts += [f"--trials {request['trials']}"]
     parts += [f"--budget {request['budget']:g}"] if request["budget"] is not None else []
-    parts += [f"--metric {bench.metric}"] if bench.metric != "ndcg@10" else []
+    parts += [f"--metric {bench.metric}"] if bench.metric != bench.default_metric else []
     parts += [f"--protocol {bench.asked}"] if bench.asked else []
     parts += ["--refit"] if refit else []
     fixed = [(f"{name}.{key}", value) for name, own in request["settings"].items() for key, value in own.items()]

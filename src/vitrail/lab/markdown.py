@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vitrail.evaluation.metrics import RANKERS
 from vitrail.evaluation.plots import label
 from vitrail.lab.bench import duration
 
-BESIDE = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@10")
-SLICES = ("popularity:head", "popularity:mid", "popularity:tail", "history:1-5", "history:6-20", "history:21-100", "history:>100")
+BESIDE = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@10", "auc", "gauc", "gauc_equal", "logloss", "ece")
+SLICES = ("popularity:head", "popularity:mid", "popularity:tail", "history:0", "history:1-5", "history:6-20", "history:21-100", "history:>100")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, *, last: bool = False) -> str:
@@ -23,9 +24,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, *, 
 def markdown(result: Mapping[str, Any]) -> str:
     """`result` as `lab.compare.compare` returns it -> a document: table, sentences, slices, cost, what was tuned, the command."""
     metric = result["metric"]
+    asked = f"{result['users']:,} {'users' if metric in RANKERS else 'queries'} of the {result['part']} part"
     parts = [
         f"# {len(result['systems'])} systems on {result['data']}",
-        f"{result['users']:,} queries of the {result['part']} part, fingerprint `{result['fingerprint']}`. {result['protocol']}.",
+        f"{asked}, fingerprint `{result['fingerprint']}`. {result['protocol']}.",
         _quality(result, metric),
         "\n".join(f"- {sentence}" for sentence in result["sentences"]),
         _published(result),
@@ -69,7 +71,7 @@ def _slices(result: Mapping[str, Any], metric: str) -> str:
     ]
     users = {name: max(row["slices"].get(name, {}).get("users", 0) for row in result["systems"]) for name in names}
     head = ["system", *(f"{name} ({users[name]:,.0f})" for name in names)]
-    return f"## Slices, {label(metric)} (queries in brackets)\n\n" + table(head, rows) if names else ""
+    return f"## Slices, {label(metric)} ({'rows' if metric in RANKERS else 'queries'} in brackets)\n\n" + table(head, rows) if names else ""
 
 
 def _cost(result: Mapping[str, Any]) -> str:

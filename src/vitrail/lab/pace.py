@@ -41,7 +41,7 @@ class Pace:
             return min(unfinished, key=lambda t: len(t.attempts)), None
         rest = self.limit - self.clock.spent - self.reserved()
         spent = {name: _spent(tuner.attempts) for name, tuner in self.tuners.items()}
-        right, others = self._rights(spent, rest)
+        right = self._rights(spent, rest)
         short = [tuner for tuner in unfinished if len(tuner.attempts) < _least(tuner)]
         if short:
             tuner = min(short, key=lambda t: len(t.attempts))
@@ -52,10 +52,10 @@ class Pace:
         if fits:
             tuner = min(fits, key=lambda t: spent[t.system])
             return tuner, self._until(right[tuner.system] - spent[tuner.system])
-        fits = [t for t in unfinished if self.trial(t) <= rest - others[t.system]]
+        fits = [t for t in unfinished if self.trial(t) <= rest]  # nobody has a share for a whole trial, but there is time for one
         if not fits:
             return None
-        tuner = min(fits, key=lambda t: spent[t.system])  # nobody can use their own share for a whole trial, so all of it is theirs
+        tuner = min(fits, key=lambda t: spent[t.system])
         return tuner, self._until(rest)
 
     def seat(self, systems: Sequence[str]) -> Left | None:
@@ -91,8 +91,8 @@ class Pace:
         least = sum(row.seeds * row.final(1) for row in self.plan.rows)
         return min(needs, max(SEEDS_PART * (self.limit - self.plan.timing), least))
 
-    def _rights(self, spent: Mapping[str, float], rest: float) -> tuple[dict[str, float], dict[str, float]]:
-        """The seconds of tuning that each system may have in all, those it has spent among them; and what the other systems may still need of `rest`.
+    def _rights(self, spent: Mapping[str, float], rest: float) -> dict[str, float]:
+        """The seconds of tuning that each system may have in all, those it has spent among them; `rest` is what is left for all.
 
         Systems that went over the common share have what they spent, and the others share the rest.
         """
@@ -103,11 +103,10 @@ class Pace:
             free -= over
             time -= sum(spent[name] for name in over)
             share = level([need[name] for name in free], time)
-        claims = {name: min(need[name], share) - spent[name] if name in free else 0.0 for name in need}
-        others = {name: sum(claims.values()) - claims[name] for name in need}
-        if share == math.inf:
-            return {name: spent[name] + rest - others[name] for name in need}, others
-        return {name: share if name in free else spent[name] for name in need}, others
+        if share == math.inf:  # all that is expected fits, and what is left over beside it may go to any
+            over_all = time - sum(need[name] for name in free)
+            return {name: need[name] + over_all if name in free else spent[name] for name in need}
+        return {name: share if name in free else spent[name] for name in need}
 
     @staticmethod
     def _trials_left(tuner: Tuner) -> int:

@@ -7,18 +7,14 @@ follows the clock (lab.pace).
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from vitrail.config import Settings
 from vitrail.errors import SettingError
 from vitrail.lab.bench import Bench, duration
 from vitrail.lab.space import Range, Space
 from vitrail.systems import registry
-from vitrail.train.loop import train
 
 LEAST_TRIALS = 3
 """Trials that every system gets (the setting as given among them), also where time is short; they are then stopped by a deadline."""
@@ -30,8 +26,6 @@ PRUNED = 0.5
 """Share of the trials that are expected to be pruned, of those after the first ones."""
 PRUNED_AT = 1 / 3
 """Share of a whole trial that one which is pruned takes."""
-TIMING = 30.0
-"""Seconds of training that are enough to know the speed."""
 PAGE = 5.0
 """Seconds that the page and its pictures take, about."""
 OVERHEAD = 0.2
@@ -191,41 +185,16 @@ def _time(seconds: float) -> str:
 
 
 def timed(bench: Bench, system: str, config: Any, *, trials: int, seeds: int, space: Space, refit: bool, memory: int) -> PlanRow:
-    """Fit one epoch, or as much of it as tells the speed (or the whole closed form), and validate once."""
+    """What `system` costs, measured on a part of a fit."""
     cls = registry.find(system)
-    fitter = bench.fitter(0)
-    clock = time.perf_counter
-    began = clock()
-    model, _ = fitter.build(cls, config, bench.sizes(cls, config), bench.split.train)
-    start = clock() - began
-    began = clock()
-    if cls.trained:
-        epoch = epoch_seconds(model, bench.split.train, config, torch.device(bench.device))
-    else:
-        model.learn(bench.split.train)
-        epoch = clock() - began
-    part, validation = bench.split.valid, 0.0
-    if part is not None:
-        began = clock()
-        fitter.measure(model, part, [bench.metric])
-        validation = clock() - began
-    asked = len(bench.split.test or ())
+    took = bench.timing(cls, config)
     layers = space.get("layers")
     slower = max(1.0, layers.high / config.layers) if isinstance(layers, Range) and config.layers else 1.0
     return PlanRow(
         system=system, trained=cls.trained, seeds=seeds, trials=trials, epochs=getattr(config, "epochs", 1),
-        likely=likely_epochs(config) if cls.trained else 1, validate_every=getattr(config, "validate_every", 1), start=start, epoch=epoch,
-        validation=validation, test=0.1 + 3 * validation * asked / max(len(part or ()), 1), slower=slower, refit=refit, memory=memory,
+        likely=likely_epochs(config) if cls.trained else 1, validate_every=getattr(config, "validate_every", 1), start=took.start, epoch=took.epoch,
+        validation=took.validation, test=took.test, slower=slower, refit=refit, memory=memory,
     )  # fmt: skip
-
-
-def epoch_seconds(model: Any, log: Any, config: Any, device: torch.device) -> float:
-    """Seconds of an epoch, from one or, where it is long, from the first steps of it."""
-    began = time.perf_counter()
-    progress = train(
-        model, log, config.but({"epochs": 1}), seed=0, validate=None, device=device, left=lambda: TIMING - (time.perf_counter() - began)
-    ).progress
-    return progress.seconds * (model.batcher(log, 0, 0, 1).steps() / progress.step if progress.cut else 1.0)
 
 
 def make_plan(rows: list[PlanRow], trials: int, budget: float | None, timing: float, page: float = PAGE) -> Plan:

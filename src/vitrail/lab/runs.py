@@ -11,13 +11,13 @@ from typing import Any
 
 from vitrail.data.dataset import Dataset
 from vitrail.errors import ArtifactError, DataError, SettingError, unknown
-from vitrail.evaluation.metrics import DEFAULT_METRICS
 from vitrail.files import fingerprint, write_json
 from vitrail.funnel.recommender import load
 from vitrail.lab.bench import Bench, hold, remember
 from vitrail.lab.compare import check_users
 from vitrail.lab.pace import cut_seeds
 from vitrail.lab.page import copy_page, read_curves, write_page
+from vitrail.lab.rank_bench import open_bench
 from vitrail.lab.seeds import Seat, read_seat, write_seat
 from vitrail.lab.table import gather, published
 from vitrail.lab.tune import Say, plain
@@ -38,7 +38,7 @@ def compare_runs(
     *,
     data: str | Path | Dataset | None = None,
     out: str | Path | None = None,
-    metric: str = "ndcg@10",
+    metric: str | None = None,
     baseline: str | None = None,
     tests: bool = True,
     recipes: str | Path | None = None,
@@ -64,7 +64,8 @@ def compare_runs(
     for folder, info in zip(folders[1:], infos[1:], strict=True):
         _same(folders[0], infos[0], folder, info)
     dataset = data if isinstance(data, Dataset) else Dataset(data or infos[0]["data"]["path"])
-    bench = Bench.open(dataset, recorded_split(infos[0]["split"]), metric, told[0].refit, "cpu", quiet, told[0].protocol)
+    asked = None if infos[0]["stage"] == "rank" else told[0].protocol
+    bench = open_bench([told[0].system], dataset, recorded_split(infos[0]["split"]), metric, told[0].refit, "cpu", quiet, asked)
     if bench.fingerprint != infos[0]["fingerprint"]:
         raise DataError(f"{dataset.path} has changed since these systems were fitted (its fingerprint differs): fit again, or name the old data with --data.")
     check_users(bench, tests)
@@ -80,8 +81,8 @@ def compare_runs(
             remember(place / "request.json", plain(request), "comparison")
     began = time.monotonic()
     seats = {name: [_seat(bench, run, told[folders.index(run)], say) for run in own] for name, own in groups.items()}
-    asked = [f"--metric {bench.metric}"] if bench.metric != "ndcg@10" else []
-    command = " ".join(["vitrail compare", *map(str, runs), *asked, *([f"--baseline {baseline}"] if baseline else []), *([] if tests else ["--no-tests"])])
+    other = [f"--metric {bench.metric}"] if bench.metric != bench.default_metric else []
+    command = " ".join(["vitrail compare", *map(str, runs), *other, *([f"--baseline {baseline}"] if baseline else []), *([] if tests else ["--no-tests"])])
     others = published(recipes, [told[folders.index(own[0])].system for own in groups.values()], bench, told[0].refit)
     result, evaluations, compared = gather(
         bench, seats, {}, None, cut_seeds(seats), baseline=baseline, tests=tests,
@@ -149,7 +150,7 @@ def _seat(bench: Bench, folder: Path, run: Run, say: Say) -> Seat:
         if before.evaluation.fingerprint == bench.fingerprint and bench.metric in before.evaluation.values:
             say(f"  {folder}: measured before")
             return before
-    evaluation = evaluate_run(folder, data=bench.dataset, metrics=list(dict.fromkeys([*DEFAULT_METRICS, bench.metric])))
+    evaluation = evaluate_run(folder, data=bench.dataset, metrics=bench.metrics)
     info = _manifest(folder)
     cost = {
         "fit_seconds": info["seconds"], "evaluate_seconds": evaluation.seconds, "users_per_second": evaluation.users_per_second,

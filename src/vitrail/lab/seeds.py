@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from vitrail.errors import ArtifactError
+from vitrail.evaluation.binary import RankEvaluation
 from vitrail.evaluation.evaluator import Evaluation, clusters_of
 from vitrail.evaluation.intervals import bootstrap_ci
-from vitrail.evaluation.metrics import DEFAULT_METRICS
 from vitrail.files import atomic_file, read_json, write_json
 from vitrail.lab.bench import Bench, PeakMemory
 from vitrail.train.fit import evaluate_run, fit
@@ -69,8 +69,7 @@ def seat(
     wall, worked = time.perf_counter() - began, time.process_time() - worked
     info = result.recommender.info
     del result
-    metrics = list(dict.fromkeys([*DEFAULT_METRICS, bench.metric]))
-    evaluation = evaluate_run(folder, data=bench.dataset, metrics=metrics)
+    evaluation = evaluate_run(folder, data=bench.dataset, metrics=bench.metrics)
     cost = {
         "fit_seconds": info["seconds"],
         "wall_seconds": round(wall + before.get("wall_seconds", 0.0), 3),
@@ -109,7 +108,8 @@ def read_seat(folder: Path) -> Seat:
     record = read_json(folder / "evaluation.json")
     try:
         arrays = load_file(folder / "values.safetensors")
-        evaluation = Evaluation.of(record["evaluation"], where=str(folder / "evaluation.json"))
+        kind = RankEvaluation if "rows" in record["evaluation"] else Evaluation
+        evaluation = kind.of(record["evaluation"], where=str(folder / "evaluation.json"))
     except (OSError, SafetensorError, KeyError, TypeError):
         raise ArtifactError(f"{folder} holds a damaged evaluation: remove evaluation.json there and run again.") from None
     evaluation._user_codes = arrays.pop(USERS)

@@ -19,6 +19,7 @@ from vitrail.files import read_json, write_json
 from vitrail.lab.bench import Bench, Clock, check_needs, duration, hold, remember, remember_budget
 from vitrail.lab.pace import Pace, held
 from vitrail.lab.plan import Plan, make_plan, timed
+from vitrail.lab.rank_bench import open_bench
 from vitrail.lab.space import as_json, read_space, space_of
 from vitrail.lab.tuner import Attempt, Tuned, Tuner, need_optuna
 from vitrail.systems import registry
@@ -38,15 +39,15 @@ def tune(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     space: Mapping[str, Any] | str | Path | None = None,
-    metric: str = "ndcg@10",
+    metric: str | None = None,
     device: str = "auto",
     quiet: bool = False,
     say: Say | None = None,
 ) -> Tuned:
     """Find good settings of `system` on the validation part, in at most `trials` fits and `budget` hours; the test part is not looked at.
 
-    `settings` are fixed by hand and not varied; `space` as in `lab.space.space_of`, or a YAML file. The same call on the same `out` goes on
-    where an earlier one stopped, also with a larger `budget`. Raises VitrailError: one sentence.
+    `metric` none: ndcg@10, of rankers gauc; `settings` are fixed by hand and not varied; `space` as in `lab.space.space_of`, or a YAML file.
+    The same call on the same `out` goes on where an earlier one stopped, also with a larger `budget`. Raises VitrailError: one sentence.
     """
     say = say or (lambda text: None if quiet else print(text, file=sys.stderr))  # noqa: T201
     cls = registry.find(system)
@@ -56,7 +57,7 @@ def tune(
     asked = read_space(space) if isinstance(space, str | Path) else dict(space or {})
     asked = asked.get(system, asked) if isinstance(asked.get(system), Mapping) else asked
     fixed = dict(settings or {})
-    bench = Bench.open(data, split, metric, refit=False, device=device, quiet=quiet, protocol=protocol)
+    bench = open_bench([system], data, split, metric, refit=False, device=device, quiet=quiet, protocol=protocol)
     config = bench.config(system, fixed)
     check_needs({system: config}, bench.dataset)
     check_valid(bench)

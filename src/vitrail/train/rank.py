@@ -45,19 +45,24 @@ class Prepared:
     valid: Rows | None
 
 
-def prepare(dataset: Dataset, settings: SplitSettings, config: Any) -> Prepared:
-    """Cut `dataset` into impressions, learn the fields on the training rows and code train and valid."""
+def protocol_of(dataset: Dataset, split: ImpressionSplit) -> RankProtocol:
+    """How the rows of `split` are asked."""
+    protocol = PROTOCOLS[f"rank_{split.name}"].model_copy(update={"settings": split.settings, "positive": dataset.info.positive})
+    assert isinstance(protocol, RankProtocol)
+    return protocol
+
+
+def prepare(dataset: Dataset, settings: SplitSettings, config: Any, split: ImpressionSplit | None = None) -> Prepared:
+    """Cut `dataset` into impressions (none where `split` has them), learn the fields on the training rows and code train and valid."""
     assert settings.name in ("pairs", "rated", "shown")
-    split = make_impressions(dataset, settings)  # type: ignore[arg-type]
+    split = split or make_impressions(dataset, settings)  # type: ignore[arg-type]
     features, occurs = learn(dataset, split, config, length=config.length)
     saved = features.at(split.known) if features.events is not None else features  # what is counted of items never holds the test part
     if features.shown is not None:
         saved = _without(saved, split)
     tables = {name: torch.from_numpy(np.array(array)) for name, array in saved.arrays().items()} | {"occurrences": torch.from_numpy(occurs)}
-    protocol = PROTOCOLS[f"rank_{settings.name}"].model_copy(update={"settings": split.settings, "positive": dataset.info.positive})
-    assert isinstance(protocol, RankProtocol)
     return Prepared(
-        split, features, Sizes(len(dataset.users), len(dataset.items), features=features.spec), Given(tables=tables), protocol,
+        split, features, Sizes(len(dataset.users), len(dataset.items), features=features.spec), Given(tables=tables), protocol_of(dataset, split),
         features.fill(split.train), None if split.valid is None else features.fill(split.valid),
     )  # fmt: skip
 
@@ -104,7 +109,7 @@ def fit_ranker(
     torch.manual_seed(seed)
     model = cls(config, made.sizes, made.given)
     assert isinstance(model, Ranker)
-    progress = _train(model, made, config, seed, folder, resume, where, quiet, left=left)
+    progress = train_ranker(model, made, config, seed, folder, resume, where, quiet, left=left)
     model.eval().cpu()
     fingerprint = made.protocol.fingerprint(dataset.fingerprint, made.split.settings)
     info = house.manifest(run, cls, dataset, made.split.settings, made.protocol, fingerprint, progress, model)
@@ -120,10 +125,11 @@ def fit_ranker(
     return house.FitResult(recommender, folder, progress, made.split)
 
 
-def _train(
+def train_ranker(
     model: Ranker, made: Prepared, config: Any, seed: int, folder: Path | None, resume: bool, where: torch.device, quiet: bool, *,
     watch: Watch | None = None, left: Left | None = None,
 ) -> Progress:  # fmt: skip
+    """Train on the rows of `made`, selecting on its validation rows; `folder` keeps checkpoints. Raises DataError where they hold one class only."""
     validate = None
     if (valid := made.valid) is not None:
 
