@@ -42,6 +42,18 @@ def id_tables(system: nn.Module, config: Any, sizes: Sizes, given: Given) -> Non
     zero_absent(system.users, given.indptr)
 
 
+def zero_unmet(items: nn.Parameter, met: Tensor) -> None:
+    """Set the rows of items without a training event, `met` (N,) false, to 0: a cold item answers by its content alone."""
+    with torch.no_grad():
+        items[: len(met)][~met] = 0.0
+
+
+def met_in(given: Given, sizes: Sizes) -> Tensor:
+    """(N,) true where an item has a training event."""
+    assert given.items is not None
+    return torch.bincount(given.items, minlength=sizes.items) > 0
+
+
 def id_graph(system: nn.Module, sizes: Sizes, given: Given) -> None:
     """Give `system` the buffers `adjacency`, sparse (U + N, U + N), and `degrees` (N,), training events of each item, at least 1."""
     assert given.indptr is not None and given.items is not None

@@ -20,7 +20,7 @@ from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables, met_in, zero_unmet
 from vitrail.systems.skeletons import Graph
 
 
@@ -66,9 +66,7 @@ class FREEDOM(Graph, IdTables):
             raise SettingError(f'graph_weights must hold a number for each of vectors ({", ".join(config.vectors) or "none"}), and not only 0.')
         id_tables(self, config, sizes, given)
         id_graph(self, sizes, given)
-        counts = torch.bincount(given.items, minlength=sizes.items)
-        with torch.no_grad():
-            self.items[: sizes.items][counts == 0] = 0.0
+        zero_unmet(self.items, met_in(given, sizes))
         vectors, masks = given.content(config.vectors)
         self.content = Modalities(vectors, masks, config.dim, trained=config.features == "trained" and config.aux > 0)
         weights = (1.0,) if single else config.graph_weights
