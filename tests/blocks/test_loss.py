@@ -111,3 +111,15 @@ def test_alignment_and_uniformity_plain_and_calibrated():
 
 def test_emb_loss_is_norms_over_the_rows_of_the_last():
     assert float(loss.emb_loss(torch.full((4, 1), 3.0), torch.full((2, 2), 1.0))) == pytest.approx((6 + 2) / 2)
+
+
+def test_orthogonality_is_zero_where_kinds_have_nothing_in_common():
+    torch.manual_seed(0)
+    a, b = torch.zeros(6, 3), torch.zeros(6, 3)
+    a[:3], b[3:] = torch.tensor([[1.0, 2, 0], [-1, 0, 1], [0, -2, -1]]), torch.tensor([[2.0, 0, 1], [-1, 1, 0], [-1, -1, -1]])  # columns sum to 0
+    assert float(loss.orthogonality(a, b)) == 0
+    x = torch.randn(6, 3)
+    assert float(loss.orthogonality(x, x)) > 0
+    torch.testing.assert_close(loss.orthogonality(x, a + 1), loss.orthogonality(x + 7, a), atol=1e-5, rtol=1e-4)
+    z, y = (F.normalize(v - v.mean(0), dim=1) for v in (x, a))
+    torch.testing.assert_close(loss.orthogonality(x, a), (z.T @ y).square().mean())

@@ -194,3 +194,11 @@ def emb_loss(*embeddings: Tensor) -> Tensor:
     """Norms, not squared, of whole matrices (B, D), summed and divided by the rows of the last: the regulariser of RecBole and MMRec. Its squared form
     is `l2_of_batch`."""
     return sum((e.norm() for e in embeddings), start=embeddings[0].new_zeros(())) / len(embeddings[-1])
+
+
+def orthogonality(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over pairs of coordinates of (A^T B)^2, A and B being the rows less their mean and divided by their length, which carries no gradient: 0 where
+    what `a` says of the rows has nothing to do with what `b` says (domain separation, Bousmalis et al., NIPS 2016). a (B, D), b (B, D) -> scalar."""
+    a, b = (x - x.mean(0) for x in (a, b))
+    a, b = (x / x.detach().norm(dim=1, keepdim=True).clamp(min=1e-6) for x in (a, b))
+    return (a.T @ b).square().mean()

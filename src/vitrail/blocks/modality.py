@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from scipy.fft import dct
 from torch import Tensor, nn
 
+from vitrail.blocks.embed import bag
+
 
 class Modalities(nn.Module):
     """Kind of content -> W x + b (..., D), or with a `hidden` layer W' LeakyReLU(W x + b), and which items have it."""
@@ -60,6 +62,17 @@ def side_by_side(vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], sta
             values = values / values[over].square().sum(1).mean().sqrt().clamp(min=1e-12)
         columns.append(values.float() * masks[name][:, None])
     return torch.cat(columns, 1)
+
+
+def liked(vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], indptr: Tensor, items: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The mean content of each user's items that have it, name -> (U, width), and who has such an item, name -> (U,). indptr (U + 1,), items (E,): the
+    training interactions in CSR form."""
+    means, has = {}, {}
+    for name, values in vectors.items():
+        there = masks[name][:, None]
+        sums = bag(torch.cat([values.float() * there, there], 1), items, indptr)
+        means[name], has[name] = sums[:, :-1] / sums[:, -1:].clamp(min=1), sums[:, -1] > 0
+    return means, has
 
 
 def cosine_transform(values: Tensor) -> Tensor:

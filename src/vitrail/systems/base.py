@@ -146,6 +146,15 @@ class ContentSettings(Settings):
     vectors: tuple[str, ...] = ("text", "image")
     """Names of the vectors of the data set that are read (`vitrail content list DATA` shows them)."""
 
+    def counts_of(self, name: str) -> tuple[float, ...]:
+        """What each of `vectors` counts by the setting `name`; with one, it alone. Raises SettingError where they do not fit."""
+        counts: tuple[float, ...] = getattr(self, name)
+        if len(self.vectors) == 1:
+            return (1.0,)
+        if not self.vectors or len(counts) != len(self.vectors) or not sum(counts):
+            raise SettingError(f"{name} must hold a number for each of vectors ({', '.join(self.vectors) or 'none'}), and not only 0.")
+        return counts
+
 
 class TrainSettings(Settings):
     """Settings of the one training loop; every trained system has them beside its own."""

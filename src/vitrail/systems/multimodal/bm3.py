@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.graph import layers, mean_of_layers
+from vitrail.blocks.graph import mean_of_layers
 from vitrail.blocks.loss import emb_loss
 from vitrail.blocks.modality import Modalities, mean_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
@@ -20,7 +20,7 @@ from vitrail.data.batches import Pairs, Sets
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, TrainSettings, system
-from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables, met_in
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding_of, id_graph, id_tables, met_in
 from vitrail.systems.skeletons import Factors
 
 
@@ -107,8 +107,7 @@ class BM3(Factors, IdTables):
 
     def prepare(self) -> None:
         super().prepare()
-        passes = layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
-        self._folding = folding(passes[:-1] or passes, self.sizes.users, self.degrees, self.config.layers + 1)
+        self._folding = folding_of(self, torch.cat([self.users, self.items]), self.config.layers)
 
     def fold_in(self, histories: Sets) -> Tensor:
         vectors: Tensor = self.predictor(fold(self._folding, histories))

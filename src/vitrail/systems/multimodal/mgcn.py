@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.blocks.embed import rows
-from vitrail.blocks.graph import layers, mean_of_layers, propagate
+from vitrail.blocks.graph import mean_of_layers, propagate
 from vitrail.blocks.item_graph import ContentNeighbours
 from vitrail.blocks.loss import info_nce, l2_of_batch
 from vitrail.blocks.modality import Modalities, softmax_where
@@ -19,7 +19,7 @@ from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, Posi
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables, met_in, zero_unmet
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding_of, id_graph, id_tables, met_in, zero_unmet
 from vitrail.systems.skeletons import Graph
 
 
@@ -110,9 +110,8 @@ class MGCN(Graph, IdTables):
 
     def prepare(self) -> None:
         super().prepare()
-        self._views, users = None, self.sizes.users
-        passes = layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
-        behaviour = folding(passes[:-1] or passes, users, self.degrees, self.config.layers + 1)
+        self._views = None
+        behaviour = folding_of(self, torch.cat([self.users, self.items]), self.config.layers)
         self._folding = torch.cat([behaviour, *(kind / self.degrees.sqrt()[:, None] for kind in self.purified())], 1)
 
     def fold_in(self, histories: Sets) -> Tensor:

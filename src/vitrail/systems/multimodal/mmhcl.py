@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.embed import bag, rows, table
-from vitrail.blocks.graph import layers, mean_of_layers
+from vitrail.blocks.graph import mean_of_layers
 from vitrail.blocks.hypergraph import CoUsers, ItemHypergraph
 from vitrail.blocks.loss import info_nce_within, l2_of_batch
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables, met_in, zero_unmet
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding_of, id_graph, id_tables, met_in, zero_unmet
 from vitrail.systems.skeletons import Graph, zero_absent
 
 
@@ -116,8 +116,7 @@ class MMHCL(Graph, IdTables):
 
     def prepare(self) -> None:
         super().prepare()
-        passes = layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
-        self._folding, self._second = folding(passes[:-1] or passes, self.sizes.users, self.degrees, self.config.layers + 1), None
+        self._folding, self._second = folding_of(self, torch.cat([self.users, self.items]), self.config.layers), None
         if self.joined:
             users = self.users_2
             for _ in range(self.config.user_layers - 1):

@@ -12,15 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.graph import layers, mean_of_layers
+from vitrail.blocks.graph import mean_of_layers
 from vitrail.blocks.item_graph import ItemGraph
 from vitrail.blocks.modality import Modalities
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt
 from vitrail.data.batches import Sets
 from vitrail.data.schema import Needs
-from vitrail.errors import SettingError
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes
-from vitrail.systems.ids import fold, folding, id_graph
+from vitrail.systems.ids import fold, folding_of, id_graph
 from vitrail.systems.skeletons import Graph
 
 
@@ -48,13 +47,11 @@ class ContentGraph(Graph):
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         assert given.indptr is not None
-        single = len(config.vectors) == 1
-        if not config.vectors or not (single or (len(config.graph_weights) == len(config.vectors) and sum(config.graph_weights))):
-            raise SettingError(f'graph_weights must hold a number for each of vectors ({", ".join(config.vectors) or "none"}), and not only 0.')
+        weights = config.counts_of("graph_weights")
         id_graph(self, sizes, given)
         vectors, masks = given.content(config.vectors)
         self.content = Modalities(vectors, masks, config.dim, trained=False, hidden=4 * config.dim)
-        self.graph = ItemGraph(vectors, masks, (1.0,) if single else config.graph_weights, config.neighbours)
+        self.graph = ItemGraph(vectors, masks, weights, config.neighbours)
         self.register_buffer("has_any", torch.stack(list(masks.values())).any(0)[:, None], persistent=False)
         self.blocks = len(vectors) + self.shared_blocks(config)
         self.users = nn.Parameter(torch.empty(max(sizes.users, 1), self.blocks * config.dim))
@@ -101,8 +98,7 @@ class ContentGraph(Graph):
 
     def prepare(self) -> None:
         super().prepare()
-        passes = layers(self.adjacency, self.start(), self.config.layers)
-        self._folding = folding(passes[:-1] or passes, self.sizes.users, self.degrees, 1)
+        self._folding = folding_of(self, self.start(), self.config.layers, 1)
         self._typical = self.leaning[: self.sizes.users][self.get_buffer("met")[:, 0]].mean(0)
 
     def fold_in(self, histories: Sets) -> Tensor:
