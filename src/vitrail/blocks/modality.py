@@ -64,17 +64,6 @@ def side_by_side(vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], sta
     return torch.cat(columns, 1)
 
 
-def liked(vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], indptr: Tensor, items: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The mean content of each user's items that have it, name -> (U, width), and who has such an item, name -> (U,). indptr (U + 1,), items (E,): the
-    training interactions in CSR form."""
-    means, has = {}, {}
-    for name, values in vectors.items():
-        there = masks[name][:, None]
-        sums = bag(torch.cat([values.float() * there, there], 1), items, indptr)
-        means[name], has[name] = sums[:, :-1] / sums[:, -1:].clamp(min=1), sums[:, -1] > 0
-    return means, has
-
-
 def cosine_transform(values: Tensor) -> Tensor:
     """Orthonormal DCT-II along the last axis (N, width) -> (N, width): energy is kept, what changes slowly comes first. Not differentiable."""
     return torch.from_numpy(dct(values.numpy().astype(np.float64), norm="ortho", axis=-1).astype(np.float32))
@@ -107,3 +96,13 @@ def bezier(points: Sequence[Tensor], has: Sequence[Tensor], share: Tensor) -> Te
 def mean_where(values: Tensor, has: Tensor) -> Tensor:
     """The mean of values (B,) where `has` (B,) is true; 0 where it never is."""
     return torch.where(has, values, 0.0).sum() / has.sum().clamp(min=1)
+
+
+def mean_of_items(values: Tensor, mask: Tensor, indptr: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """values (N, width), mask (N,) true where an item has content; the items of B people, indptr (B + 1,), items (E,) -> the mean over
+    those that have content (B, width), and which people have such an item (B,)."""
+    have = mask[items].to(values.dtype)
+    total = bag(values, items, indptr, have)
+    owner = torch.repeat_interleave(torch.arange(len(total), device=items.device), indptr.diff())
+    count = have.new_zeros(len(total)).index_add(0, owner, have)
+    return total / count.clamp(min=1)[:, None], count > 0

@@ -1,7 +1,7 @@
 """REARM. Wang et al., MM 2025, arXiv:2508.13745. Negatives are outside the training items alone; the authors' are outside held-out items too, a leak that
-is not offered. A row that shares items with fewer than K others weighs those it has, one that shares none is left to content (theirs fill up at random).
-An item that lacks a kind hears it from its neighbours. More than two kinds attend to the mean of the others. Id vectors of items without a training
-event start at 0; people never seen are propagated from their history, an extension. Numbers: none yet."""
+is not offered. A row that shares items with fewer than K others weighs those it has; one that shares none is left to content (theirs fill up at random).
+An item that lacks a kind hears it from its neighbours. Id vectors of items without a training event start at 0; people never seen are propagated from
+their history, an extension. Numbers: none yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitrail.blocks.embed import Init, rows
 from vitrail.blocks.graph import mean_of_layers
 from vitrail.blocks.loss import info_nce, orthogonality
 from vitrail.blocks.meta import CrossKinds, LowRank
-from vitrail.blocks.modality import Modalities, liked
+from vitrail.blocks.modality import Modalities, mean_of_items
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
@@ -87,12 +87,12 @@ class REARM(Graph, IdTables):
         id_graph(self, sizes, given)
         zero_unmet(self.items, met_in(given, sizes))
         c, (vectors, masks), trained = config, given.content(config.vectors), config.features == "trained"
-        interests = liked(vectors, masks, given.indptr, given.items)
+        found = {name: mean_of_items(values.float(), masks[name], given.indptr, given.items) for name, values in vectors.items()}
+        interests = {name: both[0] for name, both in found.items()}, {name: both[1] for name, both in found.items()}
         self.tastes, self.content = (Modalities(*of, c.dim, trained=trained) for of in (interests, (vectors, masks)))
-        co_users = CoNeighbours(given.indptr, given.items, sizes.items, c.user_neighbours, "users")
-        co_items = CoNeighbours(given.indptr, given.items, sizes.items, c.neighbours, "items")
-        self.among_users = EnrichedGraph(interests, c.counts_of("user_weights"), c.user_shared, co_users)
-        self.among_items = EnrichedGraph((vectors, masks), c.counts_of("graph_weights"), c.item_shared, co_items)
+        edges = given.indptr, given.items, sizes.items
+        self.among_users = EnrichedGraph(interests, c.counts_of("user_weights"), c.user_shared, CoNeighbours(*edges, c.user_neighbours, "users"))
+        self.among_items = EnrichedGraph((vectors, masks), c.counts_of("graph_weights"), c.item_shared, CoNeighbours(*edges, c.neighbours, "items"))
         for module in (*self.tastes.maps, *self.content.maps):
             nn.init.xavier_normal_(module.weight)  # type: ignore[arg-type]
         self.bend, self._views = nn.PReLU(), None
@@ -124,8 +124,8 @@ class REARM(Graph, IdTables):
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
         """Kinds of one node must find each other, and yet not say the same."""
-        assert self._views is not None
         (views, self._views), c, total = (self._views, None), self.config, 0.0
+        assert views is not None
         met = batch.users.unique(), torch.cat([batch.items, batch.negatives.flatten()]).unique()
         for view, ids, asked in zip(views, met, (batch.users, batch.items), strict=True):
             for one, two in combinations(range(len(c.vectors)), 2):
