@@ -30,11 +30,12 @@ def nearest(values: Tensor, mask: Tensor, k: int, block: int = 1024) -> tuple[Te
     k = min(k, len(have))
     ids, cosines = torch.full((len(mask), k), -1), torch.zeros(len(mask), k)
     unit = F.normalize(values[have].float(), dim=1)
-    room = torch.empty(min(block, len(have)), -(-len(have) // WIDE) * WIDE).fill_(-2.0)  # whole groups of columns, those past the end never chosen
+    columns = F.pad(unit, (0, 0, 0, -len(have) % WIDE))  # whole groups of columns
+    room = torch.empty(min(block, len(have)), len(columns))
     for start in range(0, len(have), block):
         rows = unit[start : start + block]
-        cosine = room[: len(rows)]
-        cosine[:, : len(have)] = rows @ unit.T
+        cosine = torch.mm(rows, columns.T, out=room[: len(rows)])
+        cosine[:, len(have) :] = -2.0  # past the end: never chosen
         own = torch.arange(len(cosine))
         cosine[own, start + own] = 2.0  # an item is its own first neighbour, also beside one of equal content
         best, found = largest(cosine, k)
