@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vitrail.blocks import item_graph
-from vitrail.blocks.item_graph import ItemGraph, content_hash, directed, nearest
+from vitrail.blocks.item_graph import WIDE, ItemGraph, content_hash, directed, largest, nearest
 
 
 def content(n: int = 23, width: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,3 +67,38 @@ def test_a_saved_graph_is_read_and_one_of_other_content_is_not(monkeypatch) -> N
     other.load_state_dict(state)
     assert not torch.equal(other(torch.eye(23)), expected)
     assert content_hash({"a": (values, mask)}, 3) != content_hash({"a": (values, mask)}, 4)
+
+
+def test_largest_of_groups_is_the_largest_of_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for columns in (WIDE, 40 * WIDE):
+        x = torch.randn(9, columns, generator=generator)
+        x[3] = 0.0  # all equal
+        best, place = largest(x, 5)
+        assert torch.equal(best, x.topk(5, dim=1).values) and torch.equal(x.gather(1, place), best)
+        assert all(len(set(row)) == 5 for row in place.tolist())
+
+
+def test_many_rows_equal_the_dense_reference_too() -> None:
+    values, mask = content(3000, 8)
+    ids = nearest(values, mask, 3)[0]
+    unit = torch.nn.functional.normalize(values, dim=1)
+    dense = (unit @ unit.T).masked_fill(~mask[None, :], -2.0)
+    dense.fill_diagonal_(2.0)
+    assert torch.equal(ids[mask], dense.topk(3).indices[mask])
+
+
+def test_scaled_edges_keep_cosines_over_counts() -> None:
+    values, mask = content()
+    S = directed(*nearest(values, mask, 4), edges="scaled").toarray()
+    assert (S.sum(1) <= 1 + 1e-6).all()
+    assert (S.diagonal()[mask.numpy()] == 0.25).all() and not S[~mask.numpy()].any()
+
+
+def test_transposed_and_kinds_alone() -> None:
+    (a, ma), (b, mb) = content(), content(seed=1)
+    graph = ItemGraph({"a": a, "b": b}, {"a": ma, "b": mb}, (0.7, 0.3), 3)
+    x = torch.randn(23, 2)
+    dense = graph(torch.eye(23))
+    torch.testing.assert_close(graph.transposed(x), dense.T @ x)
+    torch.testing.assert_close(graph.of_kind(1, x), graph.products()[1][0].to_dense() @ x)

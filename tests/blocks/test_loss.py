@@ -80,3 +80,55 @@ def test_ccl_by_hand():
 def test_info_nce_by_hand():
     assert float(loss.info_nce(torch.eye(2), torch.eye(2), 0.2)) == pytest.approx(math.log1p(math.exp(-5)), abs=1e-6)
     assert float(loss.info_nce(torch.ones(7, 3), torch.ones(7, 3), 0.2)) == pytest.approx(math.log(7), abs=1e-6)
+
+
+def test_info_nce_among_rows_that_keys_name():
+    torch.manual_seed(0)
+    a, b, keys = torch.randn(4, 3), torch.randn(9, 3), torch.tensor([8, 0, 0, 3])
+    logits = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / 0.2
+    torch.testing.assert_close(loss.info_nce(a, b, 0.2, keys), (logits.logsumexp(1) - logits[torch.arange(4), keys]).mean())
+
+
+def test_info_nce_within_by_hand_and_in_blocks():
+    eye = torch.eye(2)
+    assert float(loss.info_nce_within(eye, eye, 0.5)) == pytest.approx(0.23955, abs=1e-5)
+    torch.manual_seed(0)
+    a, b = torch.randn(11, 3).requires_grad_(), torch.randn(11, 3).requires_grad_()
+    x, y = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    same, other = torch.exp(x @ x.T / 0.4), torch.exp(x @ y.T / 0.4)
+    plain = -torch.log(other.diagonal() / (same.sum(1) + other.sum(1) - same.diagonal())).mean()
+    fast = loss.info_nce_within(a, b, 0.4, block=4)
+    torch.testing.assert_close(fast, plain)
+    for one, two in zip(torch.autograd.grad(fast, (a, b)), torch.autograd.grad(plain, (a, b)), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_alignment_and_uniformity_plain_and_calibrated():
+    torch.manual_seed(0)
+    x, y = F.normalize(torch.randn(6, 3), dim=1), F.normalize(torch.randn(6, 3), dim=1)
+    torch.testing.assert_close(loss.alignment(x, y), ((x - y) ** 2).sum(1).mean())
+    assert float(loss.alignment(x, x)) == 0
+    plain = torch.pdist(x).square().mul(-2).exp().mean().log()
+    torch.testing.assert_close(loss.uniformity(x), plain)
+    torch.testing.assert_close(loss.uniformity(x, torch.ones(6, 6)), plain)
+    assert float(loss.uniformity(x[:1].expand(5, -1))) == pytest.approx(0, abs=1e-6), "collapsed"
+    two = torch.tensor([[1.0, 0], [0.5, 0.75**0.5]])  # cosine .5
+    assert float(loss.uniformity(two, torch.full((2, 2), 0.2)).exp()) == pytest.approx(3.32012, abs=1e-5)
+    assert float(loss.uniformity(two).exp()) == pytest.approx(0.13534, abs=1e-5)
+    assert float(loss.uniformity(two[:1])) == 0
+
+
+def test_emb_loss_is_norms_over_the_rows_of_the_last():
+    assert float(loss.emb_loss(torch.full((4, 1), 3.0), torch.full((2, 2), 1.0))) == pytest.approx((6 + 2) / 2)
+
+
+def test_orthogonality_is_zero_where_kinds_have_nothing_in_common():
+    torch.manual_seed(0)
+    a, b = torch.zeros(6, 3), torch.zeros(6, 3)
+    a[:3], b[3:] = torch.tensor([[1.0, 2, 0], [-1, 0, 1], [0, -2, -1]]), torch.tensor([[2.0, 0, 1], [-1, 1, 0], [-1, -1, -1]])  # columns sum to 0
+    assert float(loss.orthogonality(a, b)) == 0
+    x = torch.randn(6, 3)
+    assert float(loss.orthogonality(x, x)) > 0
+    torch.testing.assert_close(loss.orthogonality(x, a + 1), loss.orthogonality(x + 7, a), atol=1e-5, rtol=1e-4)
+    z, y = (F.normalize(v - v.mean(0), dim=1) for v in (x, a))
+    torch.testing.assert_close(loss.orthogonality(x, a), (z.T @ y).square().mean())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vitrail.content.base import TextEncoder
-from vitrail.content.tfidf import TfIdf
+from vitrail.content.tfidf import TfIdf, Words
 from vitrail.errors import DataError
 
 WORDS = ["red", "blue", "lipstick", "scarf", "wool", "matt", "silk", "warm", "long", "soft", "new", "old"]
@@ -49,3 +49,13 @@ def test_small_and_empty_catalogues() -> None:
     assert TfIdf(["ein", "zwei", "три"]).encode(["три"]).any()
     with pytest.raises(DataError, match="no words"):
         TfIdf(["...", ""])
+
+
+def test_words_are_the_same_weights_not_folded() -> None:
+    encoder = Words(TEXTS)
+    kept = encoder.words["word"].to_list()
+    np.testing.assert_allclose(encoder.encode(TEXTS), reference(TEXTS, kept, 2), atol=1e-6)
+    assert isinstance(encoder, TextEncoder) and encoder.dim == len(kept) and encoder.revision != TfIdf(TEXTS).revision
+    few = Words(TEXTS, dim=3)
+    often = sorted(kept, key=lambda word: (-sum(word in text.split() for text in TEXTS), word))[:3]
+    assert few.words["word"].to_list() == sorted(often) and few.encode(["zzz"]).shape == (1, 3)

@@ -16,7 +16,11 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-Edges = Literal["binary", "cosine"]
+from vitrail.blocks.graph import product
+
+Edges = Literal["binary", "cosine", "scaled"]
+WIDE = 128
+"""Columns whose largest value is looked at before they are."""
 
 
 def nearest(values: Tensor, mask: Tensor, k: int, block: int = 1024) -> tuple[Tensor, Tensor]:
@@ -26,24 +30,43 @@ def nearest(values: Tensor, mask: Tensor, k: int, block: int = 1024) -> tuple[Te
     k = min(k, len(have))
     ids, cosines = torch.full((len(mask), k), -1), torch.zeros(len(mask), k)
     unit = F.normalize(values[have].float(), dim=1)
+    columns = F.pad(unit, (0, 0, 0, -len(have) % WIDE))  # whole groups of columns
+    room = torch.empty(min(block, len(have)), len(columns))
     for start in range(0, len(have), block):
-        cosine = unit[start : start + block] @ unit.T
+        rows = unit[start : start + block]
+        cosine = torch.mm(rows, columns.T, out=room[: len(rows)])
+        cosine[:, len(have) :] = -2.0  # past the end: never chosen
         own = torch.arange(len(cosine))
         cosine[own, start + own] = 2.0  # an item is its own first neighbour, also beside one of equal content
-        best, found = cosine.topk(k, dim=1)
+        best, found = largest(cosine, k)
         best[:, 0] = 1.0
         ids[have[start : start + block]], cosines[have[start : start + block]] = have[found], best
     return ids, cosines
 
 
+def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """x (B, N), N a multiple of WIDE -> the k largest of each row, descending, and their places, both (B, K). The k largest stand in those k groups
+    of columns whose own largest are the largest, so that all but k groups are read once: a selection among all would take longer than the product."""
+    rows, columns = x.shape
+    if columns // WIDE <= 2 * k:
+        best, place = x.topk(k, dim=1)
+        return best, place
+    groups = x.view(rows, -1, WIDE)
+    of = groups.amax(2).topk(k, dim=1).indices.sort(1).values
+    best, place = groups.gather(1, of[:, :, None].expand(-1, -1, WIDE)).view(rows, -1).topk(k, dim=1)
+    return best, of.gather(1, place // WIDE) * WIDE + place % WIDE
+
+
 def directed(ids: Tensor, cosines: Tensor, edges: Edges = "binary") -> sparse.csr_array:
     """Neighbours (N, K) -> the normalised graph (N, N): w_ij / sqrt(d_i d_j) with d the row sums of the weights w, which are 1 (`binary`, so every
-    entry is 1 / K) or the cosine (`cosine`, LATTICE; a negative one is 0, where the original breaks)."""
+    entry is 1 / K) or the cosine (`cosine`, LATTICE; a negative one is 0, where the original breaks); or the cosine over counts of neighbours,
+    cos_ij / sqrt(K_i K_j) (`scaled`, REARM)."""
     n, k = ids.shape
     there = (ids >= 0).numpy()
     rows, columns = np.repeat(np.arange(n), k)[there.ravel()], ids.numpy().ravel()[there.ravel()]
-    weights = np.ones(len(rows)) if edges == "binary" else cosines.numpy().ravel()[there.ravel()].clip(min=0).astype(np.float64)
-    degrees = np.bincount(rows, weights, minlength=n)
+    found = cosines.numpy().ravel()[there.ravel()].astype(np.float64)
+    weights = np.ones(len(rows)) if edges == "binary" else found.clip(min=0) if edges == "cosine" else found
+    degrees = there.sum(1).astype(np.float64) if edges == "scaled" else np.bincount(rows, weights, minlength=n)
     scale = np.where(degrees > 0, 1 / np.sqrt(np.maximum(degrees, 1e-12)), 0.0)
     return sparse.csr_array((weights * scale[rows] * scale[columns], (rows, columns)), shape=(n, n))
 
@@ -54,11 +77,17 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, S: Tensor, S_T: Tensor, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.S_T = S_T
-        return S @ x
+        return product(S, x)
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[None, None, Tensor]:  # type: ignore[no-untyped-def]
-        return None, None, ctx.S_T @ gradients[0].contiguous()
+        return None, None, product(ctx.S_T, gradients[0].contiguous())
+
+
+def times(S: Tensor, S_T: Tensor, x: Tensor) -> Tensor:
+    """S (V, W) sparse CSR and its transpose, x (W, D) -> S x (V, D), differentiable in x."""
+    y: Tensor = _Product.apply(S, S_T, x)  # type: ignore[no-untyped-call]
+    return y
 
 
 def as_torch(matrix: sparse.csr_array, device: torch.device) -> Tensor:
@@ -71,45 +100,76 @@ def as_torch(matrix: sparse.csr_array, device: torch.device) -> Tensor:
         return torch.sparse_csr_tensor(rows, columns, torch.from_numpy(matrix.data.astype(np.float32)), size=matrix.shape).to(device)
 
 
-class ItemGraph(nn.Module):
-    """S x = sum over kinds of content of weight times S_kind x. An item that lacks a kind gets the others at their share, one that lacks all gets 0.
-
-    The neighbours are built at the first use and live in buffers beside a hash of what they were built from, so an artifact brings them along, and
-    neighbours of other content are never taken for these.
-    """
+class Neighbours(nn.Module):
+    """K neighbours of each of V rows, of one kind or several. They are found at the first use and live in buffers beside a hash of what they were found
+    from, so an artifact brings them along, and neighbours of other content are never taken for these."""
 
     key: Tensor
-    shares: Tensor
 
-    def __init__(
-        self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], weights: Sequence[float], k: int, *, edges: Edges = "binary", learned: bool = False
-    ) -> None:
-        """vectors name -> (N, D), masks name -> (N,), a weight each; `learned`: the softmax of a parameter that starts at their logarithms (LATTICE)."""
+    def __init__(self, rows: int, wide: Sequence[int], source: int) -> None:
+        """`rows` V, the K of each kind, and the hash of what they are found from."""
         super().__init__()
-        self.names, self.edges = list(vectors), edges
-        self._content = {name: (vectors[name], masks[name]) for name in self.names}
-        self._hash = content_hash(self._content, k)
+        self._hash, self.kinds = source, len(wide)
         self._products: list[tuple[Tensor, Tensor]] = []
-        for place, name in enumerate(self.names):
-            wide = min(k, int(masks[name].sum()))
-            self.register_buffer(f"ids_{place}", torch.full((len(masks[name]), wide), -1, dtype=torch.int32))
-            self.register_buffer(f"cosines_{place}", torch.zeros(len(masks[name]), wide))
+        for place, k in enumerate(wide):
+            self.register_buffer(f"ids_{place}", torch.full((rows, k), -1, dtype=torch.int32))
+            self.register_buffer(f"cosines_{place}", torch.zeros(rows, k))
         self.register_buffer("key", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("has", torch.stack([masks[name] for name in self.names], 1).float(), persistent=False)
-        start = torch.tensor([float(weight) for weight in weights]).clamp(min=1e-6).log()
-        self.logits = nn.Parameter(start) if learned else None
-        self.register_buffer("start", start, persistent=False)
+
+    def find(self, place: int, k: int) -> tuple[Tensor, Tensor]:
+        """Ids (V, K), -1 where there is none, and their weights (V, K), of one kind."""
+        raise NotImplementedError
+
+    def matrix(self, ids: Tensor, cosines: Tensor) -> sparse.csr_array:
+        """What neighbours (V, K) and their weights say as a matrix S (V, V)."""
+        raise NotImplementedError
 
     def neighbours(self, place: int) -> tuple[Tensor, Tensor]:
-        """Ids (N, K) and cosines (N, K) of one kind, built where they are not there."""
+        """Ids (V, K) and cosines (V, K) of one kind, found where they are not there."""
         if int(self.key) != self._hash:
-            for n, (values, mask) in enumerate(self._content.values()):
-                ids, cosines = nearest(values, mask, self.get_buffer(f"ids_{n}").shape[1])
+            for n in range(self.kinds):
+                ids, cosines = self.find(n, self.get_buffer(f"ids_{n}").shape[1])
                 self.get_buffer(f"ids_{n}").copy_(ids)
                 self.get_buffer(f"cosines_{n}").copy_(cosines)
-            self.key.fill_(self._hash)
-            self._products = []
+            self.settled()
         return self.get_buffer(f"ids_{place}"), self.get_buffer(f"cosines_{place}")
+
+    def settled(self) -> None:
+        """The buffers hold what belongs to the source."""
+        self.key.fill_(self._hash)
+        self._products = []
+
+    def products(self) -> list[tuple[Tensor, Tensor]]:
+        """(S, S^T) of each kind."""
+        pairs = [self.neighbours(place) for place in range(self.kinds)]
+        if not self._products or self._products[0][0].device != self.key.device:
+            graphs = [self.matrix(ids.cpu().long(), cosines.cpu()) for ids, cosines in pairs]
+            self._products = [(as_torch(S, self.key.device), as_torch(sparse.csr_array(S.T), self.key.device)) for S in graphs]
+        return self._products
+
+    def of_kind(self, place: int, x: Tensor) -> Tensor:
+        """(V, D) -> S x (V, D) of one kind alone, differentiable in x."""
+        return times(*self.products()[place], x)
+
+
+class ContentNeighbours(Neighbours):
+    """The rows whose content is most alike, kind by kind; an item that lacks a kind has no neighbours of it and is nobody's."""
+
+    has: Tensor
+
+    def __init__(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], k: int, edges: Edges = "binary") -> None:
+        """vectors name -> (N, D), masks name -> (N,)."""
+        content = {name: (vectors[name], masks[name]) for name in vectors}
+        has = torch.stack([masks[name] for name in vectors], 1)
+        super().__init__(len(has), [min(k, int(mask.sum())) for mask in has.T], content_hash(content, k))
+        self.names, self.edges, self._content = list(vectors), edges, content
+        self.register_buffer("has", has.float(), persistent=False)  # (N, M)
+
+    def find(self, place: int, k: int) -> tuple[Tensor, Tensor]:
+        return nearest(*self._content[self.names[place]], k)
+
+    def matrix(self, ids: Tensor, cosines: Tensor) -> sparse.csr_array:
+        return directed(ids, cosines, self.edges)
 
     def add(self, first: int) -> None:
         """Rows from `first` on are new: their neighbours are themselves and old rows; old rows keep theirs."""
@@ -121,16 +181,20 @@ class ItemGraph(nn.Module):
                 best, found = (unit[new] @ unit[old].T).topk(min(ids.shape[1] - 1, len(old)), dim=1)
                 ids[new, : best.shape[1] + 1] = torch.cat([new[:, None], old[found]], 1).to(ids.dtype)
                 cosines[new, : best.shape[1] + 1] = torch.cat([torch.ones(len(new), 1), best], 1)
-        self.key.fill_(self._hash)
-        self._products = []
+        self.settled()
 
-    def products(self) -> list[tuple[Tensor, Tensor]]:
-        """(S, S^T) of each kind."""
-        pairs = [self.neighbours(place) for place in range(len(self.names))]
-        if not self._products or self._products[0][0].device != self.key.device:
-            graphs = [directed(ids.cpu().long(), cosines.cpu(), self.edges) for ids, cosines in pairs]
-            self._products = [(as_torch(S, self.key.device), as_torch(sparse.csr_array(S.T), self.key.device)) for S in graphs]
-        return self._products
+
+class ItemGraph(ContentNeighbours):
+    """S x = sum over kinds of content of weight times S_kind x. An item that lacks a kind gets the others at their share, one that lacks all gets 0."""
+
+    def __init__(
+        self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], weights: Sequence[float], k: int, *, edges: Edges = "binary", learned: bool = False
+    ) -> None:
+        """vectors name -> (N, D), masks name -> (N,), a weight each; `learned`: the softmax of a parameter that starts at their logarithms (LATTICE)."""
+        super().__init__(vectors, masks, k, edges)
+        start = torch.tensor([float(weight) for weight in weights]).clamp(min=1e-6).log()
+        self.logits = nn.Parameter(start) if learned else None
+        self.register_buffer("start", start, persistent=False)
 
     def weights(self) -> Tensor:
         """(N, M) what each kind counts for each item; rows sum to 1, or are 0 where an item has no content."""
@@ -140,11 +204,13 @@ class ItemGraph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> S x (N, D), differentiable in x."""
-        weights, total = self.weights(), torch.zeros_like(x)
-        for place, (S, S_T) in enumerate(self.products()):
-            product: Tensor = _Product.apply(S, S_T, x)  # type: ignore[no-untyped-call]
-            total = total + weights[:, place, None] * product
-        return total
+        weights = self.weights()
+        return torch.stack([weights[:, place, None] * self.of_kind(place, x) for place in range(self.kinds)]).sum(0)
+
+    def transposed(self, x: Tensor) -> Tensor:
+        """(N, D) -> S^T x (N, D), differentiable in x."""
+        weights = self.weights()
+        return torch.stack([times(S_T, S, weights[:, place, None] * x) for place, (S, S_T) in enumerate(self.products())]).sum(0)
 
 
 def content_hash(content: Mapping[str, tuple[Tensor, Tensor]], k: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 class _Bpr(torch.autograd.Function):
@@ -72,13 +75,52 @@ def ccl(positive: Tensor, negative: Tensor, margin: float, weight: float) -> Ten
     return F.relu(1 - positive).mean() + weight * F.relu(negative - margin).mean()
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """Contrastive loss: row k of `a` must find row k of `b` among all rows of `b`, by cosine over `temperature`.
+def info_nce(a: Tensor, b: Tensor, temperature: float, keys: Tensor | None = None) -> Tensor:
+    """Contrastive loss: row k of `a` must find row k of `b`, or row `keys[k]`, among all rows of `b`, by cosine over `temperature`.
 
-    a (B, D), b (B, D) -> scalar, mean over rows; ln B where all rows are equal. Rows must stand for distinct things.
+    a (B, D), b (B, D), or any number of rows with keys (B,) -> scalar, mean over rows; ln of the number of rows of `b` where all are equal. Rows of
+    `b` must stand for distinct things.
     """
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
-    return F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device))
+    return F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device) if keys is None else keys)
+
+
+def info_nce_within(a: Tensor, b: Tensor, temperature: float, block: int = 1024) -> Tensor:
+    """As `info_nce`, where the other rows of `a` stand in the way as those of `b` do (GRACE, Zhu et al., 2020): -log of e^(a_k.b_k) over the sum of
+    e^(a_k.b_j) for all j and of e^(a_k.a_j) for j other than k.
+
+    a (B, D), b (B, D) -> scalar; a block of rows at a time, made again for the gradient, so that no (B, B) matrix is kept.
+    """
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    both = torch.cat([b, a])
+
+    def of_block(start: int, rows: Tensor, others: Tensor) -> Tensor:
+        k = torch.arange(start, start + len(rows), device=rows.device)
+        logits = rows @ others.T / temperature
+        return F.cross_entropy(logits.scatter(1, (k + len(others) // 2)[:, None], -torch.inf), k, reduction="sum")
+
+    total = a.new_zeros(())
+    for start in range(0, len(a), block):
+        total = total + checkpoint(of_block, start, a[start : start + block], both, use_reentrant=False, preserve_rng_state=False)  # type: ignore[operator]
+    return total / max(len(a), 1)
+
+
+def alignment(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared distance of rows that belong together (Wang and Isola, ICML 2020): a (B, D), b (B, D) -> scalar."""
+    return (a - b).square().sum(1).mean()
+
+
+def uniformity(x: Tensor, similar: Tensor | None = None) -> Tensor:
+    """Log of the mean over pairs of rows of exp(-2 |x_a - x_b|^2) (Wang and Isola, ICML 2020); calibrated (CM3) where it is said how alike, in
+    [-1, 1], the things that rows stand for are: exp(-2 (|x_a - x_b|^2 - 2 + 2 similar_ab)), the plain form where all are 1.
+
+    x (B, D) of length 1, similar (B, B) symmetric -> scalar; 0 with fewer than two rows.
+    """
+    if len(x) < 2:
+        return x.new_zeros(())
+    exponents = 4 * (x @ x.T) - 4 * (1.0 if similar is None else similar)  # |x_a - x_b|^2 = 2 - 2 cos
+    off = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+    return exponents.masked_fill(~off, -torch.inf).flatten().logsumexp(0) - math.log(len(x) * (len(x) - 1))
 
 
 def sampled_softmax(positive: Tensor, negative: Tensor, same: Tensor | None = None) -> Tensor:
@@ -162,3 +204,17 @@ def l2_of_batch(*embeddings: Tensor) -> Tensor:
     """Half the summed squared norm of embeddings (B, D), divided by B: the regulariser of LightGCN and BPR."""
     total = sum((_HalfSquares.apply(e) for e in embeddings), start=embeddings[0].new_zeros(()))  # type: ignore[no-untyped-call]
     return total / len(embeddings[0])
+
+
+def emb_loss(*embeddings: Tensor) -> Tensor:
+    """Norms, not squared, of whole matrices (B, D), summed and divided by the rows of the last: the regulariser of RecBole and MMRec. Its squared form
+    is `l2_of_batch`."""
+    return sum((e.norm() for e in embeddings), start=embeddings[0].new_zeros(())) / len(embeddings[-1])
+
+
+def orthogonality(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over pairs of coordinates of (A^T B)^2, A and B being the rows less their mean and divided by their length, which carries no gradient: 0 where
+    what `a` says of the rows has nothing to do with what `b` says (domain separation, Bousmalis et al., NIPS 2016). a (B, D), b (B, D) -> scalar."""
+    a, b = (x - x.mean(0) for x in (a, b))
+    a, b = (x / x.detach().norm(dim=1, keepdim=True).clamp(min=1e-6) for x in (a, b))
+    return (a.T @ b).square().mean()

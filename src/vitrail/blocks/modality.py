@@ -1,23 +1,30 @@
-"""Content vectors of items inside a system: a table of each kind, frozen or trained, and a linear map to the width of the system."""
+"""Content vectors of items inside a system: a table of each kind, frozen or trained, a map to the width of the system, and ways to fuse kinds.
+
+Letters: N items, M kinds of content, D width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.fft import dct
 from torch import Tensor, nn
+
+from vitrail.blocks.embed import bag
 
 
 class Modalities(nn.Module):
-    """Kind of content -> W x + b (..., D), and which items have it."""
+    """Kind of content -> W x + b (..., D), or with a `hidden` layer W' LeakyReLU(W x + b), and which items have it."""
 
-    def __init__(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], dim: int, *, trained: bool) -> None:
+    def __init__(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], dim: int, *, trained: bool, hidden: int = 0) -> None:
         """vectors name -> (N, width), masks name -> (N,). `trained`: the vectors themselves are parameters, as in the MMRec code; the artifact then
         holds them twice."""
         super().__init__()
         self.names = list(vectors)
-        self.maps = nn.ModuleList(nn.Linear(values.shape[1], dim) for values in vectors.values())
+        self.maps = nn.ModuleList(projector(values.shape[1], dim, hidden) for values in vectors.values())
         for place, name in enumerate(self.names):
             values = vectors[name].clone()
             if trained:
@@ -38,6 +45,64 @@ class Modalities(nn.Module):
         return projected
 
 
+def projector(width: int, dim: int, hidden: int = 0) -> nn.Module:
+    """(..., width) -> (..., D): a linear map, or one to `hidden` numbers, LeakyReLU, and one without a bias."""
+    if not hidden:
+        return nn.Linear(width, dim)
+    return nn.Sequential(nn.Linear(width, hidden), nn.LeakyReLU(), nn.Linear(hidden, dim, bias=False))
+
+
+def side_by_side(vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor], standardise: Tensor | None = None) -> Tensor:
+    """All kinds of an item in one row, (N, sum of widths), as they are or, where `standardise` (N,) says over which items, each kind less its mean and at
+    a mean squared length of 1, so that no kind is louder than another. A kind that an item lacks is 0."""
+    columns = []
+    for name, values in vectors.items():
+        if standardise is not None and bool((over := standardise & masks[name]).any()):
+            values = (values - values[over].mean(0)) * masks[name][:, None]
+            values = values / values[over].square().sum(1).mean().sqrt().clamp(min=1e-12)
+        columns.append(values.float() * masks[name][:, None])
+    return torch.cat(columns, 1)
+
+
+def cosine_transform(values: Tensor) -> Tensor:
+    """Orthonormal DCT-II along the last axis (N, width) -> (N, width): energy is kept, what changes slowly comes first. Not differentiable."""
+    return torch.from_numpy(dct(values.numpy().astype(np.float64), norm="ortho", axis=-1).astype(np.float32))
+
+
+def softmax_where(logits: Tensor, has: Tensor, dim: int = -1) -> Tensor:
+    """Softmax along `dim` among the places where `has`, of the same shape, is true; 0 at the others, also where it is true nowhere."""
+    return logits.masked_fill(~has, -1e9).softmax(dim) * has
+
+
+def slerp(p: Tensor, q: Tensor, share: Tensor) -> Tensor:
+    """The point of the great circle from q (share 0) to p (share 1): unit rows p, q (N, D), share (N,) -> unit rows (N, D), differentiable."""
+    # nearer than that to 1 or -1 the angle has no derivative, and the arc is as good as straight
+    angle = torch.acos((p * q).sum(-1).clamp(-1 + 1e-6, 1 - 1e-6))
+    a, b = torch.sin(share * angle), torch.sin((1 - share) * angle)
+    return (a[..., None] * p + b[..., None] * q) / torch.sin(angle)[..., None]
+
+
+def bezier(points: Sequence[Tensor], has: Sequence[Tensor], share: Tensor) -> Tensor:
+    """The point at `share` (N,) of the Bezier curve on the sphere with unit control points (N, D), by de Casteljau's rule with arcs for lines; `slerp` with
+    two. Points that are not there, `has` (N,) false, are skipped; 0 where none is. -> (N, D)"""
+    row, there = list(points), list(has)
+    while len(row) > 1:
+        pairs = list(zip(row, row[1:], there, there[1:], strict=False))
+        row = [torch.where((a & b)[:, None], slerp(p, q, share), torch.where(a[:, None], p, q)) for p, q, a, b in pairs]
+        there = [a | b for _, _, a, b in pairs]
+    return row[0] * there[0][:, None]
+
+
 def mean_where(values: Tensor, has: Tensor) -> Tensor:
     """The mean of values (B,) where `has` (B,) is true; 0 where it never is."""
     return torch.where(has, values, 0.0).sum() / has.sum().clamp(min=1)
+
+
+def mean_of_items(values: Tensor, mask: Tensor, indptr: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """values (N, width), mask (N,) true where an item has content; the items of B people, indptr (B + 1,), items (E,) -> the mean over
+    those that have content (B, width), and which people have such an item (B,)."""
+    have = mask[items].to(values.dtype)
+    total = bag(values, items, indptr, have)
+    owner = torch.repeat_interleave(torch.arange(len(total), device=items.device), indptr.diff())
+    count = have.new_zeros(len(total)).index_add(0, owner, have)
+    return total / count.clamp(min=1)[:, None], count > 0

@@ -18,7 +18,7 @@ app = typer.Typer(name="content", help="Vectors of items' texts and pictures: en
 @app.command()
 def encode(
     data: Data,
-    text: Annotated[str | None, typer.Option(metavar="ENCODER", help="minilm, tfidf, or a transformers name or path.")] = None,
+    text: Annotated[str | None, typer.Option(metavar="ENCODER", help="minilm, tfidf, words, or a transformers name or path.")] = None,
     image: Annotated[str | None, typer.Option(metavar="ENCODER", help="colour-texture, or a transformers name or path (CLIP, SigLIP, DINO).")] = None,
     columns: Annotated[str | None, typer.Option(metavar="A,B", help="Item attributes to read, in this order; by default all of the kind.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the vectors; by default text or image.")] = None,

@@ -15,7 +15,7 @@ from vitrail.content.base import ImageEncoder, TextEncoder
 from vitrail.content.cache import Cache, digest
 from vitrail.content.image import COLOUR_TEXTURE, load_image
 from vitrail.content.text import MINILM, Pooling, Precision, TextSettings, TransformerText, load_text
-from vitrail.content.tfidf import TfIdf
+from vitrail.content.tfidf import FITTED, TfIdf
 from vitrail.data.dataset import Dataset
 from vitrail.data.vectors import ContentKind, VectorsInfo, check_name, read_info, same_encoder, write_vectors
 from vitrail.errors import DataError, SettingError, did_you_mean
@@ -46,7 +46,7 @@ def encode(
 ) -> list[dict[str, Any]]:
     """Write vectors of the items' texts (by the encoder `text`) and pictures (by `image`); neither named: of whatever the data set has, by the defaults.
 
-    `text`: minilm, tfidf, or a transformers name or path, of which `prefix`, `query_prefix`, `pooling` and `length` (tokens) are settings; `image`:
+    `text`: minilm, tfidf, words, or a transformers name or path, of which `prefix`, `query_prefix`, `pooling` and `length` (tokens) are settings; `image`:
     colour-texture, or a transformers name or path. `columns`: item attributes to read (none: all of the kind). `name`: of the vectors (none: text, image).
     `cache`: where vectors are kept by content (none: in the data set's cache). Returns a report each: name, encoder, revision, dim, kind, columns,
     items, without, unreadable, encoded, seconds, items_per_second. Raises DataError where there is nothing to read or another encoder's vectors have
@@ -111,8 +111,8 @@ def picture_files(dataset: Dataset, columns: Sequence[str]) -> list[Path | None]
 
 
 def text_encoder(name: str, texts: Sequence[str], options: TextSettings, device: torch.device, precision: Precision) -> TextEncoder:
-    """The encoder of that name; `texts` are the catalogue's, which `tfidf` is fitted on."""
-    return TfIdf([text for text in texts if text]) if name == TfIdf.name else load_text(name, options, device=device, precision=precision)
+    """The encoder of that name; `texts` are the catalogue's, which `tfidf` and `words` are fitted on."""
+    return FITTED[name]([text for text in texts if text]) if name in FITTED else load_text(name, options, device=device, precision=precision)
 
 
 class Job:

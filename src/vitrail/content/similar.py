@@ -13,7 +13,7 @@ from vitrail.content.base import Float32, unit
 from vitrail.content.encode import compose, text_encoder
 from vitrail.content.image import TransformerImage, load_image, open_picture
 from vitrail.content.text import TextSettings
-from vitrail.content.tfidf import TfIdf
+from vitrail.content.tfidf import FITTED
 from vitrail.data.dataset import Dataset
 from vitrail.data.vectors import VectorsInfo, read_info
 from vitrail.errors import DataError, SettingError
@@ -60,7 +60,7 @@ def of_text(dataset: Dataset, name: str, info: VectorsInfo, query: str, device: 
         if not isinstance(encoder, TransformerImage) or not encoder.joint:
             raise DataError(f'Vectors "{name}" are pictures by "{info.encoder}", which knows no texts: ask with --image FILE, or encode with a CLIP model.')
         return encoder.encode_text([query])
-    texts = compose(dataset.items, info.columns) if info.encoder == TfIdf.name else []
+    texts = compose(dataset.items, info.columns) if info.encoder in FITTED else []
     settings = TextSettings.of(info.settings, where=f'the settings of vectors "{name}"')
     return _same_revision(name, info, text_encoder(_known(name, info), texts, settings, device, "fp32")).encode_query([query])
 

@@ -36,10 +36,17 @@ class TfIdf:
             kept = frequency
         if not kept.height:
             raise DataError("The texts hold no words: choose other --columns, or another encoder.")
-        self.words = kept.with_columns(
+        self.words = self._choose(kept, dim).with_columns(
             code=pl.int_range(pl.len()), idf=(float(1 + len(texts)) / (1 + pl.col("texts"))).log() + 1
         ).drop("texts")  # fmt: skip
-        X = self._weigh(counted, len(texts))
+        self._settle(self._weigh(counted, len(texts)), dim)
+
+    def _choose(self, words: pl.DataFrame, dim: int) -> pl.DataFrame:
+        """Which words are read: all that were kept."""
+        return words
+
+    def _settle(self, X: sparse.csr_array, dim: int) -> None:
+        """Find the axes to which the weights X (N, V) are folded."""
         self.dim = min(dim, *X.shape)
         if min(X.shape) <= 2 * self.dim:  # Arnoldi iterations want a long way to go
             _, _, V = np.linalg.svd(X.toarray(), full_matrices=False)
@@ -69,3 +76,29 @@ class TfIdf:
         X = sparse.csr_array((values, (rows, codes)), shape=(n, self.words.height))
         length = np.sqrt(X.multiply(X).sum(1))
         return sparse.csr_array(sparse.diags_array(1 / np.where(length > 0, length, 1.0)) @ X)
+
+
+class Words(TfIdf):
+    """The same weights, not folded: a column a word, D = 4096 words that most texts have, fewer where there are fewer. For systems that read words."""
+
+    name = "words"
+
+    def __init__(self, texts: Sequence[str], dim: int = 4096, least: int = 2) -> None:
+        super().__init__(texts, dim, least)
+        self.revision = fingerprint(["words-1", self.revision])
+
+    def _choose(self, words: pl.DataFrame, dim: int) -> pl.DataFrame:
+        return words.sort(["texts", "word"], descending=[True, False]).head(dim).sort("word")
+
+    def _settle(self, X: sparse.csr_array, dim: int) -> None:
+        self.dim = self.words.height
+
+    def encode(self, texts: Sequence[str]) -> Float32:
+        """(N, D) rows of length 1, none below 0; 0 for a text without a known word."""
+        return self._weigh(self._count(texts), len(texts)).toarray().astype(np.float32)
+
+    encode_query = encode
+
+
+FITTED: dict[str, type[TfIdf]] = {TfIdf.name: TfIdf, Words.name: Words}
+"""Encoders that are fitted on the catalogue, by name."""

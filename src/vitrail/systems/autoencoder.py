@@ -23,6 +23,12 @@ def distinct(histories: Sets, n_items: int) -> Sets:
     return Sets(histories.users, F.pad(counts.cumsum(0), (1, 0)), keys % max(n_items, 1))
 
 
+def multinomial(logits: Tensor, sets: Sets) -> Tensor:
+    """(B, N) logits, the sets x that were drawn -> scalar: the mean over rows of -sum_i x_i log softmax(logits)_i."""
+    rows = torch.repeat_interleave(torch.arange(len(sets), device=logits.device), sets.lengths)
+    return (logits.logsumexp(1) @ sets.lengths.to(logits.dtype) - logits[rows, sets.items].sum()) / len(sets)
+
+
 class Autoencoder(System):
     """Rebuilds the set of a person's items; what comes out beyond it is the answer."""
 

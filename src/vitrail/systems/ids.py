@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.blocks.embed import Init, bag, table
-from vitrail.blocks.graph import bipartite_adjacency
+from vitrail.blocks.graph import bipartite_adjacency, layers
 from vitrail.config import PositiveFloat, Settings
 from vitrail.data.batches import Sets
 from vitrail.systems.base import Given, Sizes
@@ -42,6 +42,18 @@ def id_tables(system: nn.Module, config: Any, sizes: Sizes, given: Given) -> Non
     zero_absent(system.users, given.indptr)
 
 
+def zero_unmet(items: nn.Parameter, met: Tensor) -> None:
+    """Set the rows of items without a training event, `met` (N,) false, to 0: a cold item answers by its content alone."""
+    with torch.no_grad():
+        items[: len(met)][~met] = 0.0
+
+
+def met_in(given: Given, sizes: Sizes) -> Tensor:
+    """(N,) true where an item has a training event."""
+    assert given.items is not None
+    return torch.bincount(given.items, minlength=sizes.items) > 0
+
+
 def id_graph(system: nn.Module, sizes: Sizes, given: Given) -> None:
     """Give `system` the buffers `adjacency`, sparse (U + N, U + N), and `degrees` (N,), training events of each item, at least 1."""
     assert given.indptr is not None and given.items is not None
@@ -53,6 +65,12 @@ def folding(below: Sequence[Tensor], users: int, degrees: Tensor, count: int) ->
     """What each item sends to a person who was never seen (N, D): the sum of its vectors in the layers under those that are read, each
     (U + N, D), over `count` layers that are averaged and the root of its degree."""
     return torch.stack(list(below)).sum(0)[users:] / (degrees.sqrt() * count)[:, None]
+
+
+def folding_of(system: Any, start: Tensor, depth: int, count: int | None = None) -> Tensor:
+    """`folding` for a system of `id_graph` that reads layers 0 to `depth` of `start` (U + N, D): their mean or, with `count` 1, their sum -> (N, D)."""
+    passes = layers(system.adjacency, start, depth)
+    return folding(passes[:-1] or passes, system.sizes.users, system.degrees, count or depth + 1)
 
 
 def fold(sent: Tensor, histories: Sets) -> Tensor:

@@ -37,15 +37,6 @@ class LateInteraction(Protocol):
 
 
 @runtime_checkable
-class PairScorer(Protocol):
-    """Scores where no dot product fits."""
-
-    def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
-        """users (B,), items (N,) codes -> (B, N)"""
-        ...
-
-
-@runtime_checkable
 class Tokenizer(Protocol):
     """Item vectors -> short codes."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vitrail.blocks import loss as losses
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from vitrail.errors import SettingError
 from vitrail.systems.base import Given, TrainSettings
 
 Loss = Literal["bpr", "bpr_max", "bce", "gbce", "ccl", "sampled_softmax", "full_softmax"]
@@ -50,6 +51,12 @@ def log_chance(config: LossSettings, given: Given, n_items: int) -> Tensor | Non
     if counts is None:
         raise TypeError('a system with sampled_softmax must declare needs.given "item_counts" or "interactions"')
     return config.power * counts.clamp(min=1).double().log().float()
+
+
+def only_loss(name: str, config: LossSettings, known: Loss) -> None:
+    """Raises SettingError where `loss` is set for a system whose paper has one of its own, which stands under `known`."""
+    if config.loss != known:
+        raise SettingError(f'System "{name}" has a loss of its own and cannot be trained with loss={config.loss}: leave it at {known}.')
 
 
 def from_samples(

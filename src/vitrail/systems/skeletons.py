@@ -1,4 +1,4 @@
-"""The skeletons Table, Factors, TwoTower and Graph. NextItem has a file of its own; the shapes of the others are in protocols.py."""
+"""The skeletons Table, Factors, TwoTower and Graph. NextItem and PairScorer have files of their own; the shapes of the others are in protocols.py."""
 
 from __future__ import annotations
 

@@ -14,14 +14,8 @@ from torch import Tensor, nn
 from vitrail.blocks.embed import bag
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
 from vitrail.data.batches import Sets
-from vitrail.systems.autoencoder import Autoencoder, distinct
+from vitrail.systems.autoencoder import Autoencoder, distinct, multinomial
 from vitrail.systems.base import Given, Sizes, system
-
-
-def multinomial(logits: Tensor, sets: Sets) -> Tensor:
-    """(B, N) logits, the sets x that were drawn -> scalar: the mean over rows of -sum_i x_i log softmax(logits)_i."""
-    rows = torch.repeat_interleave(torch.arange(len(sets), device=logits.device), sets.lengths)
-    return (logits.logsumexp(1) @ sets.lengths.to(logits.dtype) - logits[rows, sets.items].sum()) / len(sets)
 
 
 def kl(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitrail.blocks.graph import nudge, propagate
-from vitrail.blocks.loss import info_nce
+from vitrail.blocks.loss import emb_loss, info_nce
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
@@ -94,7 +94,7 @@ class SimGCL(Graph, IdTables):
     def regulariser(self, batch: Pairs) -> Tensor | float:
         """The contrastive loss and the penalty."""
         c = self.config
-        total = c.l2 * (self.user(batch.users).norm() + self.item(batch.items).norm()) / len(batch.users)
+        total = c.l2 * emb_loss(self.user(batch.users), self.item(batch.items))
         if c.contrast:
             one, two = self._views()
             # an id twice would be its own false negative

@@ -19,10 +19,9 @@ from vitrail.data.batchers import Batcher
 from vitrail.data.batches import Pairs
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
-from vitrail.errors import SettingError
 from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.ids import IdSettings, IdTables, id_tables
-from vitrail.systems.sampling import Loss
+from vitrail.systems.sampling import Loss, only_loss
 from vitrail.systems.skeletons import TwoTower
 
 Form = Literal["code", "paper"]
@@ -105,8 +104,7 @@ class UltraGCN(TwoTower, IdTables):
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         assert given.indptr is not None and given.items is not None
-        if config.loss != "bce":
-            raise SettingError(f'System "ultragcn" has a loss of its own and cannot be trained with loss={config.loss}: leave it at bce.')
+        only_loss("ultragcn", config, "bce")
         id_tables(self, config, sizes, given)
         X = Log(given.indptr.numpy(), given.items.numpy().astype(np.int32), sizes.items).matrix()
         of_users, of_items = torch.from_numpy(np.diff(X.indptr)).float(), torch.from_numpy(X.sum(0)).float()

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.graph import layers, mean_of_layers
+from vitrail.blocks.graph import mean_of_layers
+from vitrail.blocks.loss import emb_loss
 from vitrail.blocks.modality import Modalities, mean_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
 from vitrail.data.batchers import Batcher, PairBatcher
@@ -19,7 +20,7 @@ from vitrail.data.batches import Pairs, Sets
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, TrainSettings, system
-from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding_of, id_graph, id_tables, met_in
 from vitrail.systems.skeletons import Factors
 
 
@@ -55,10 +56,9 @@ class BM3(Factors, IdTables):
     degrees: Tensor
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
-        assert given.items is not None
         id_tables(self, config, sizes, given)
         id_graph(self, sizes, given)
-        self.register_buffer("met", torch.bincount(given.items, minlength=sizes.items) > 0, persistent=False)
+        self.register_buffer("met", met_in(given, sizes), persistent=False)
         self.content = Modalities(*given.content(config.vectors), config.dim, trained=config.features == "trained")
         for module in self.content.maps:
             nn.init.xavier_normal_(module.weight)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ class BM3(Factors, IdTables):
             e = self.content(place, batch.items)
             online, has = self.predictor(e), self.content.has(place, batch.items)
             total = total + c.contrast * (mean_where(away(online, target), has) + mean_where(away(online, self.target(e)), has))
-        return total + c.reg * (users.norm() + items.norm()) / self.sizes.items
+        return total + c.reg * emb_loss(users, items)
 
     def tables(self) -> tuple[Tensor, Tensor]:
         users, items = self.nodes()
@@ -107,8 +107,7 @@ class BM3(Factors, IdTables):
 
     def prepare(self) -> None:
         super().prepare()
-        passes = layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
-        self._folding = folding(passes[:-1] or passes, self.sizes.users, self.degrees, self.config.layers + 1)
+        self._folding = folding_of(self, torch.cat([self.users, self.items]), self.config.layers)
 
     def fold_in(self, histories: Sets) -> Tensor:
         vectors: Tensor = self.predictor(fold(self._folding, histories))

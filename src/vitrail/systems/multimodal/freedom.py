@@ -12,15 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.blocks.graph import bipartite_adjacency, layers, mean_of_layers
+from vitrail.blocks.graph import bipartite_adjacency, mean_of_layers
 from vitrail.blocks.item_graph import Edges, ItemGraph
 from vitrail.blocks.modality import Modalities, mean_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
-from vitrail.errors import SettingError
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
-from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, id_tables
+from vitrail.systems.ids import IdSettings, IdTables, fold, folding_of, id_graph, id_tables, met_in, zero_unmet
 from vitrail.systems.skeletons import Graph
 
 
@@ -61,17 +60,12 @@ class FREEDOM(Graph, IdTables):
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         assert given.indptr is not None and given.items is not None
-        single = len(config.vectors) == 1
-        if not config.vectors or not (single or len(config.graph_weights) == len(config.vectors)) or not (single or sum(config.graph_weights)):
-            raise SettingError(f'graph_weights must hold a number for each of vectors ({", ".join(config.vectors) or "none"}), and not only 0.')
+        weights = config.counts_of("graph_weights")
         id_tables(self, config, sizes, given)
         id_graph(self, sizes, given)
-        counts = torch.bincount(given.items, minlength=sizes.items)
-        with torch.no_grad():
-            self.items[: sizes.items][counts == 0] = 0.0
+        zero_unmet(self.items, met_in(given, sizes))
         vectors, masks = given.content(config.vectors)
         self.content = Modalities(vectors, masks, config.dim, trained=config.features == "trained" and config.aux > 0)
-        weights = (1.0,) if single else config.graph_weights
         self.graph = ItemGraph(vectors, masks, weights, config.neighbours, edges=config.edges, learned=config.fusion == "learned")
         users = torch.repeat_interleave(torch.arange(sizes.users), given.indptr.diff())
         keys = (users * sizes.items + given.items).unique()
@@ -125,8 +119,7 @@ class FREEDOM(Graph, IdTables):
 
     def prepare(self) -> None:
         super().prepare()
-        passes = layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
-        self._folding = folding(passes[:-1] or passes, self.sizes.users, self.degrees, self.config.layers + 1)
+        self._folding = folding_of(self, torch.cat([self.users, self.items]), self.config.layers)
 
     def fold_in(self, histories: Sets) -> Tensor:
         return fold(self._folding, histories)
