@@ -24,7 +24,7 @@ from vitrail.data.vectors import Vectors
 from vitrail.errors import SettingError
 
 Stage = Literal["retrieve", "rank", "arrange", "explore"]
-Status = Literal["measured", "draft"]
+Status = Literal["measured", "works", "reconstruction", "draft"]
 FACTS = ("indptr", "items", "item_counts")
 """The fields of `Given` that are single tensors."""
 NAMED = ("vectors", "masks", "tables")
@@ -290,8 +290,8 @@ _REGISTRY: dict[str, type[System]] = {}
 
 
 def system(name: str, *, stage: Stage, family: str, paper: str | None = None, year: int | None = None, status: Status = "draft") -> Callable[[S], S]:
-    """Class decorator: registers a system under `name`. `paper` is an arXiv id or DOI; `status` is `measured` once its
-    recipe holds our number beside the published one."""
+    """Class decorator: registers a system under `name`. `paper` is an arXiv id or DOI; `status` is `works` once battery and card checks
+    pass, `measured` once its recipe holds our number beside the published one; a `reconstruction` had no equations to follow."""
 
     def register(cls: S) -> S:
         skeleton = next((base.__name__ for base in cls.__mro__[1:] if base.__module__.startswith("vitrail.systems.")), "System")

@@ -240,7 +240,11 @@ class Graph(TwoTower):
         raise NotImplementedError
 
     def loss(self, batch: Pairs) -> Tensor:
-        self._step = self.nodes()
+        return self.loss_at(self.nodes(), batch)
+
+    def loss_at(self, step: tuple[Tensor, Tensor], batch: Pairs) -> Tensor:
+        """The loss where `nodes` gave `step`."""
+        self._step = step
         try:
             return super().loss(batch)
         finally:
