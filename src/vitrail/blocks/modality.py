@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.blocks.embed import bag
+
 
 class Modalities(nn.Module):
     """Kind of content -> W x + b (..., D), and which items have it."""
@@ -41,3 +43,13 @@ class Modalities(nn.Module):
 def mean_where(values: Tensor, has: Tensor) -> Tensor:
     """The mean of values (B,) where `has` (B,) is true; 0 where it never is."""
     return torch.where(has, values, 0.0).sum() / has.sum().clamp(min=1)
+
+
+def mean_of_items(values: Tensor, mask: Tensor, indptr: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """values (N, width), mask (N,) true where an item has content; the items of B people, indptr (B + 1,), items (E,) -> the mean over
+    those that have content (B, width), and which people have such an item (B,)."""
+    have = mask[items].to(values.dtype)
+    total = bag(values, items, indptr, have)
+    owner = torch.repeat_interleave(torch.arange(len(total), device=items.device), indptr.diff())
+    count = have.new_zeros(len(total)).index_add(0, owner, have)
+    return total / count.clamp(min=1)[:, None], count > 0
