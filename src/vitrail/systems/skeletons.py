@@ -22,6 +22,8 @@ from vitrail.systems.sampling import LossSettings, from_samples, log_chance
 
 FEW = 8
 """Negatives below which scores are plain sums of products."""
+MANY = 64
+"""Items a negative up to which the scores of all items cost less than the vectors of the negatives: about the width of a vector."""
 Weights: TypeAlias = "sparse.csr_array | Tensor"
 """What a table learns: sparse (N, N), dense (N, N), or one score per item (N,)."""
 
@@ -208,6 +210,11 @@ class TwoTower(Factors):
             first, done = vectors[n], self.finish(vectors)
             positive, negative = (u * done[:n]).sum(-1), u @ done[n:].T
             penalty = self.penalty(raw, vectors[:n], first.expand(n, -1))
+        elif count >= FEW and self.sizes.items <= MANY * count:
+            vectors, asked = self.item(), torch.cat([batch.items[:, None], batch.negatives], 1)
+            both = (u @ self.finish(vectors).T).gather(1, asked)
+            positive, negative = both[:, 0], both[:, 1:]
+            penalty = self.penalty(raw, rows(vectors, asked[:, :2]))
         else:
             vectors = self.item(torch.cat([batch.items[:, None], batch.negatives], 1))
             done = self.finish(vectors)
