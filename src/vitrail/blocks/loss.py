@@ -56,12 +56,15 @@ def ccl(positive: Tensor, negative: Tensor, margin: float, weight: float) -> Ten
     return F.relu(1 - positive).mean() + weight * F.relu(negative - margin).mean()
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """Contrastive loss: row k of `a` must find row k of `b` among all rows of `b`, by cosine over `temperature`.
+def info_nce(a: Tensor, b: Tensor, temperature: float, keys: Tensor | None = None) -> Tensor:
+    """Contrastive loss: row k of `a` must find row k of `b` among all rows of `b`, by cosine over `temperature`; or among `keys`,
+    of which that row must be one.
 
-    a (B, D), b (B, D) -> scalar, mean over rows; ln B where all rows are equal. Rows must stand for distinct things.
+    a (B, D), b (B, D), keys (K, D) or none -> scalar, mean over rows; ln B where all rows are equal. Rows must stand for distinct things.
     """
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    if keys is not None:
+        return (torch.logsumexp(a @ F.normalize(keys, dim=1).T / temperature, 1) - (a * b).sum(1) / temperature).mean()
     return F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device))
 
 
