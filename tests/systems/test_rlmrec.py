@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitrail.blocks.loss import info_nce
+from vitrail.blocks.loss import full_softmax, info_nce
 from vitrail.data.batches import Pairs
 from vitrail.data.log import Log
 from vitrail.errors import SettingError
@@ -44,11 +44,11 @@ def curve(model: torch.nn.Module) -> list[float]:
     return [r["loss"] for r in train(model, LOG, model.config, seed=0, validate=None).progress.curve]
 
 
-def test_info_nce_with_keys_by_hand() -> None:
-    a = torch.tensor([[3.0, 0]])
-    assert float(info_nce(a, a, 0.5, torch.eye(2))) == pytest.approx(0.12693, abs=1e-5)
-    x = torch.randn(5, 3)
-    torch.testing.assert_close(info_nce(x, x.flip(1), 0.3, x.flip(1)), info_nce(x, x.flip(1), 0.3))
+def test_a_row_that_finds_itself_beside_an_orthogonal_one_by_hand() -> None:
+    rows = torch.tensor([[3.0, 0], [0, 2]])
+    assert float(info_nce(rows, rows, 0.5)) == pytest.approx(0.12693, abs=1e-5)
+    unit = F.normalize(rows, dim=1)
+    assert float(full_softmax(unit[:1] / 0.5, unit, torch.tensor([0]))) == pytest.approx(0.12693, abs=1e-5)
 
 
 @pytest.mark.parametrize("host", list(HOSTS))

@@ -56,15 +56,12 @@ def ccl(positive: Tensor, negative: Tensor, margin: float, weight: float) -> Ten
     return F.relu(1 - positive).mean() + weight * F.relu(negative - margin).mean()
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: float, keys: Tensor | None = None) -> Tensor:
-    """Contrastive loss: row k of `a` must find row k of `b` among all rows of `b`, by cosine over `temperature`; or among `keys`,
-    of which that row must be one.
+def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """Contrastive loss: row k of `a` must find row k of `b` among all rows of `b`, by cosine over `temperature`.
 
-    a (B, D), b (B, D), keys (K, D) or none -> scalar, mean over rows; ln B where all rows are equal. Rows must stand for distinct things.
+    a (B, D), b (B, D) -> scalar, mean over rows; ln B where all rows are equal. Rows must stand for distinct things.
     """
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
-    if keys is not None:
-        return (torch.logsumexp(a @ F.normalize(keys, dim=1).T / temperature, 1) - (a * b).sum(1) / temperature).mean()
     return F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device))
 
 
@@ -77,6 +74,17 @@ def sampled_softmax(positive: Tensor, negative: Tensor, same: Tensor | None = No
     if same is not None:
         negative = negative.masked_fill(same, -torch.inf)
     return (torch.logsumexp(torch.cat([positive[:, None], negative], 1), 1) - positive).mean()
+
+
+def anchored(anchor: Tensor, one: Tensor, two: Tensor, temperature: float) -> Tensor:
+    """Contrastive loss with two right answers: row k of `anchor` must find row k of `one` and of `two` among all rows of both, by cosine.
+
+    anchor, one, two (B, D) -> scalar, the mean over rows and both; ln 2B where all rows are equal.
+    """
+    keys = F.normalize(torch.cat([one, two]), dim=1)
+    log_chance = (F.normalize(anchor, dim=1) @ keys.T / temperature).log_softmax(1)
+    own = torch.arange(len(anchor), device=anchor.device)
+    return -(log_chance[own, own] + log_chance[own, own + len(own)]).mean() / 2
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
