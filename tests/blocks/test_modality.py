@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vitrail.blocks.modality import Modalities, bezier, cosine_transform, mean_where, side_by_side, slerp, softmax_where
+from vitrail.blocks.modality import Modalities, bezier, cosine_transform, mean_of_items, mean_where, side_by_side, slerp, softmax_where
 
 VALUES = {"a": torch.randn(5, 3), "b": torch.randn(5, 2)}
 MASKS = {"a": torch.ones(5, dtype=torch.bool), "b": torch.tensor([True, False, True, True, True])}
@@ -90,3 +90,9 @@ def test_bezier_skips_what_is_missing_and_stays_on_the_sphere() -> None:
     some = [torch.tensor([True, False, False, True]), torch.tensor([True, True, False, False]), torch.tensor([True, False, False, False])]
     made = bezier(points, some, share)
     torch.testing.assert_close(made[1:], torch.stack([points[1][1], torch.zeros(5), points[0][3]]))
+
+
+def test_the_mean_of_a_history_is_over_items_with_content() -> None:
+    values, mask = torch.tensor([[1.0, 2], [3, 6], [9, 9]]), torch.tensor([True, True, False])
+    mean, has = mean_of_items(values, mask, torch.tensor([0, 2, 2, 3, 5]), torch.tensor([0, 1, 2, 2, 1]))
+    assert mean.tolist() == [[2, 4], [0, 0], [0, 0], [3, 6]] and has.tolist() == [True, False, False, True]

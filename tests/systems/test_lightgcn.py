@@ -103,3 +103,26 @@ def test_folding_in_a_known_history_points_where_layers_above_zero_point():
         mean = torch.stack(model._layers()).mean(0)[user]
         folded = model.fold_in(Sets(torch.tensor([-1]), history.indptr, history.items))[0]
     torch.testing.assert_close(folded, mean)
+
+
+def test_the_sum_of_layers_is_their_mean_times_their_number():
+    log = random_log()
+    mean, total = (make(LightGCN, log, dim=4, layers=2, readout=readout).eval() for readout in ("mean", "sum"))
+    torch.testing.assert_close(torch.cat(total.nodes()), 3 * torch.cat(mean.nodes()))
+    with torch.no_grad():
+        for model in (mean, total):
+            model.prepare()
+        torch.testing.assert_close(total.fold_in(log.histories(np.arange(5))), 3 * mean.fold_in(log.histories(np.arange(5))))
+
+
+def test_edges_are_left_out_in_training_alone_and_the_others_count_for_them():
+    log = random_log()
+    model, whole = make(LightGCN, log, dim=4, layers=2, edge_drop=0.4), make(LightGCN, log, dim=4, layers=2)
+    assert torch.equal(torch.cat(model.eval().nodes()), torch.cat(whole.nodes()))
+    model.train()
+    torch.manual_seed(5)
+    kept = (torch.rand(len(model.edges.users)) >= 0.4) / 0.6
+    keep = torch.zeros(35, 35).index_put((model.edges.users, model.edges.items), kept)
+    A, x = model.adjacency.to_dense() * (keep + keep.T), torch.cat([model.users, model.items])
+    torch.manual_seed(5)
+    torch.testing.assert_close(torch.cat(model.nodes()), (x + A @ x + A @ A @ x) / 3)

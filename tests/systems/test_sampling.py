@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vitrail.data.log import Log
+from vitrail.systems import skeletons
 from vitrail.systems.base import Given, Sizes
 from vitrail.systems.collaborative.bpr_mf import BPRMF
 from vitrail.systems.collaborative.lightgcn import LightGCN
@@ -61,6 +62,19 @@ def test_a_table_that_lies_ready_gives_the_loss_and_gradients_of_one_that_is_gat
         value = model.loss(next(model.batcher(LOG, 0, 0, 1).epoch(0)))
         value.backward()
         found.append((value, model.users.grad, model.items.grad))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_many_negatives_in_a_small_catalogue_have_the_loss_and_gradient_of_their_own_vectors(monkeypatch, cosine):
+    found = []
+    for many in (skeletons.MANY, 0):
+        monkeypatch.setattr(skeletons, "MANY", many)
+        torch.manual_seed(0)
+        model = BPRMF(BPRMF.Config(dim=4, loss="sampled_softmax", negatives=9, cosine=cosine, l2=0.1), Sizes(20, 15), Given.of(LOG, BPRMF.needs))
+        value = model.loss(next(model.batcher(LOG, 0, 0, 1).epoch(0)))
+        value.backward()
+        found.append((value.detach(), model.users.grad, model.items.grad))
     torch.testing.assert_close(*found)
 
 

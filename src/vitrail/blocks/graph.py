@@ -141,8 +141,8 @@ def bilinear_layer(x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, *, 
     return unit
 
 
-def nudge(x: Tensor, length: float) -> Tensor:
-    """x (V, D) with every row moved by exactly `length` in a random direction of its own orthant (SimGCL): no coordinate
-    changes its sign, and a row of zeros stays."""
+def nudge(x: Tensor, length: float | Tensor) -> Tensor:
+    """x (V, D) with every row moved by exactly `length`, one number or one a row (V, 1), in a random direction of its own orthant
+    (SimGCL): no coordinate changes its sign, and a row of zeros stays."""
     step = torch.nn.functional.normalize(torch.rand_like(x), dim=1)
     return x + length * torch.sign(x) * step

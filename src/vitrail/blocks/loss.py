@@ -134,6 +134,17 @@ def sampled_softmax(positive: Tensor, negative: Tensor, same: Tensor | None = No
     return (torch.logsumexp(torch.cat([positive[:, None], negative], 1), 1) - positive).mean()
 
 
+def anchored(anchor: Tensor, one: Tensor, two: Tensor, temperature: float) -> Tensor:
+    """Contrastive loss with two right answers: row k of `anchor` must find row k of `one` and of `two` among all rows of both, by cosine.
+
+    anchor, one, two (B, D) -> scalar, the mean over rows and both; ln 2B where all rows are equal.
+    """
+    keys = F.normalize(torch.cat([one, two]), dim=1)
+    log_chance = (F.normalize(anchor, dim=1) @ keys.T / temperature).log_softmax(1)
+    own = torch.arange(len(anchor), device=anchor.device)
+    return -(log_chance[own, own] + log_chance[own, own + len(own)]).mean() / 2
+
+
 class _BlockedCrossEntropy(torch.autograd.Function):
     """Computes loss and both gradients block by block in the forward pass: no (B, N) matrix is ever kept.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from vitrail.data.conditions import compile_condition
 from vitrail.data.ingest import ColumnGuess, FileGuess, Guess, IngestReport, IngestSettings
 from vitrail.data.kcore import kcore
 from vitrail.data.readers import RawTable, is_parquet, read_table
+from vitrail.data.readers_features import check_features, open_features, write_features
 from vitrail.data.readers_folder import Source, Sources
 from vitrail.data.roles import FLAGS, RoleGuess, examples, guess_roles
 from vitrail.data.schema import DatasetInfo, Kind, Order
@@ -257,13 +259,15 @@ def guess(sources: Sources, told: IngestSettings, head: int) -> Guess:
                 _, kind = typed(file.raw.frame[name], told.columns.get(name), file.raw.types.get(name), None, "")
                 context[name] = ColumnGuess(kind, examples(file.raw.frame[name]))
         seen.append(pl.DataFrame({role: clean_ids(file.raw.frame[file.roles[role].column], role, file.source.path)[0] for role in ("user", "item")}))
+    for path in sources.features.values():
+        open_features(path)
     items, users = read_tables(sources, files, Rows.of(pl.concat(seen)).seen, told, None)
     return describe(files, order, context, items, users, sources.notes)
 
 
 def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -> IngestReport:
     """What `ingest` does."""
-    afford_disk(sources.bytes() / 3, out, "Writing the data set")
+    afford_disk(sources.bytes() / 3 + sum(path.stat().st_size for path in sources.features.values()), out, "Writing the data set")
     if stream.worth(sources, told):
         try:
             return _in_chunks(sources, told, out, overwrite)
@@ -274,6 +278,7 @@ def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -
     events = join(look(sources, told, None), told, ledger)
     type_context(events, told, ledger)
     _check_declared(events.frame, told, events.notes)
+    check_features(sources.features, events.frame["item"])
     removed = cut(events, told)
     events.frame = events.frame.drop(LINE, FILE)
     names = [column for column in CANONICAL if column in events.frame.columns]
@@ -357,7 +362,8 @@ def _finish(
         image_root=items.image_root,
         origin={"ingest": told.model_dump(mode="json", exclude_defaults=True), "repaired": repaired, "rejected": rejected, "removed": removed},
     )
-    dataset = write_dataset(out, info, rows, items.frame, users.frame, ledger.rejects(), overwrite=overwrite)
+    beside = partial(write_features, sources.features)
+    dataset = write_dataset(out, info, rows, items.frame, users.frame, ledger.rejects(), overwrite=overwrite, beside=beside)
     return IngestReport(dataset, shown, rows.height, repaired, rejected, removed)
 
 

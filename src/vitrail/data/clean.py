@@ -13,7 +13,7 @@ import polars as pl
 
 from vitrail.data.readers import RawTable
 from vitrail.data.readers_text import NOT_TEXT
-from vitrail.data.roles import PARTS, RoleGuess
+from vitrail.data.roles import RoleGuess, part_words
 from vitrail.data.times import parse_times
 from vitrail.errors import DataError
 
@@ -130,7 +130,7 @@ def clean_rows(
             text = series.cast(pl.String).str.strip_chars()
             columns[role] = text.set(text == "", None)
             if role == "part":
-                columns[role] = text.str.to_lowercase().replace_strict(PARTS, default=None, return_dtype=pl.String)
+                columns[role] = text.str.to_lowercase().replace_strict(part_words(guess.column), default=None, return_dtype=pl.String)
                 bad["a part other than train, valid and test"] = columns[role].is_null().to_numpy()
     rows = raw.frame.height
     taken = {guess.column for guess in roles.values()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -212,9 +213,11 @@ def write_dataset(
     overwrite: bool = False,
     extra: dict[str, bytes] | None = None,
     impressions: pl.DataFrame | None = None,
+    beside: Callable[[Path, pl.Series], None] | None = None,
 ) -> Dataset:
     """Write a data-set folder atomically and open it. `items` and `users` are completed with the ids of `interactions` and `impressions`
-    and put in code order (`Rows` are written as they are made); checksums and counts are filled in; `extra` maps relative names to further files' bytes.
+    and put in code order (`Rows` are written as they are made); checksums and counts are filled in; `extra` maps relative names to further files' bytes;
+    `beside` is told the folder and the item ids in code order, and may write more into it.
 
     Raises DataError where `path` is taken, ResourceError where the disk is full.
     """
@@ -237,6 +240,8 @@ def write_dataset(
             target = folder / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+        if beside is not None:
+            beside(folder, item_table["item"])
         counts = {"users": user_table.height, "items": item_table.height, "events": rows.height} | {"rejected": rejects.height} | info.counts
         record = info.model_copy(update={"files": files, "counts": counts})
         text = yaml.safe_dump(record.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vitrail.data.readers_features import FEATURES
 from vitrail.data.roles import PARTS
 from vitrail.errors import DataError
 
@@ -36,6 +37,8 @@ class Sources:
     items: list[Path] = field(default_factory=list)
     users: list[Path] = field(default_factory=list)
     images: Path | None = None
+    features: dict[str, Path] = field(default_factory=dict)
+    """name -> array with a row for each item by its number"""
     notes: list[str] = field(default_factory=list)
 
     def bytes(self) -> int:
@@ -99,6 +102,10 @@ def _look_through(folder: Path, result: Sources, part: str | None) -> None:
             found = [f"{stem}{suffix}" for stem in sorted(stems) if f"{stem}{suffix}" in names]
             target += [folder / name for name in found]
             used.update(found)
+        features = {match[1]: folder / name for name in names if (match := FEATURES.match(name))}
+        result.features |= features
+        used.update(path.name for path in features.values())
+        result.notes += [f"{path} gives the vectors \"{name}\", row n those of the item n" for name, path in features.items()]
     else:
         _plain_files(folder, names, result, part, used)
     for pattern, target in ((ITEMS, result.items), (USERS, result.users)):

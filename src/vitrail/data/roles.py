@@ -40,7 +40,7 @@ NAMES: dict[str, tuple[frozenset[str], ...]] = {
         ),
         "event": ("event eventtype eventname", "behavior behaviour behaviortype behaviourtype action actiontype interaction interactiontype activity", "type"),
         "position": ("position pos", "step seq sequence order index rank"),
-        "part": ("part split", "subset fold set"),
+        "part": ("part split", "subset fold set xlabel"),
     }.items()
 }
 PARTS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test", "testing": "test"}
@@ -61,6 +61,11 @@ class RoleGuess:
 def plain(name: str) -> str:
     """`User-ID` -> `userid`."""
     return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def part_words(column: str) -> dict[str, str]:
+    """Word -> part in a column of that name: MMRec's `x_label` counts them 0, 1, 2."""
+    return PARTS | {"0": "train", "1": "valid", "2": "test"} if plain(column) == "xlabel" else PARTS
 
 
 def is_name(name: str) -> bool:
@@ -164,7 +169,7 @@ def _fits(role: str, series: pl.Series) -> bool:
     if role == "event":
         return series.n_unique() <= 50 and not series.cast(pl.String).str.contains(r"\.\d").any()
     if role == "part":
-        return set(series.drop_nulls().cast(pl.String).str.strip_chars().str.to_lowercase().unique().to_list()) <= set(PARTS)
+        return set(series.drop_nulls().cast(pl.String).str.strip_chars().str.to_lowercase().unique().to_list()) <= set(part_words(series.name))
     if role in REQUIRED:
         return not series.dtype.is_temporal()
     return True

@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from vitrail.blocks import loss as losses
-from vitrail.blocks.embed import against, dots, rows
+from vitrail.blocks.embed import FEW, against, dots, rows
 from vitrail.config import PositiveInt
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
@@ -20,6 +20,8 @@ from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, System
 from vitrail.systems.sampling import LossSettings, from_samples, log_chance
 
+MANY = 64
+"""Items a negative up to which the scores of all items cost less than the vectors of the negatives: about the width of a vector."""
 Weights: TypeAlias = "sparse.csr_array | Tensor"
 """What a table learns: sparse (N, N), dense (N, N), or one score per item (N,)."""
 
@@ -211,7 +213,11 @@ class TwoTower(Factors):
             penalty = ridge * losses.l2_of_batch(raw, vectors[:n], first.expand(n, -1)) if ridge else 0.0
         else:
             codes = torch.cat([batch.items[:, None], batch.negatives], 1)
-            if self.ready and not self.config.cosine:
+            if count >= FEW and self.sizes.items <= MANY * count:
+                vectors = self.item()
+                both = (u @ self.finish(vectors).T).gather(1, codes)
+                penalty = ridge * losses.l2_of_batch(raw, rows(vectors, codes[:, :2])) if ridge else 0.0
+            elif self.ready and not self.config.cosine:
                 both, penalty = dots(u, self.item(), codes, ridge)
             else:
                 vectors = self.item(codes)
@@ -246,7 +252,11 @@ class Graph(TwoTower):
         raise NotImplementedError
 
     def loss(self, batch: Pairs) -> Tensor:
-        self._step = self.nodes()
+        return self.loss_at(self.nodes(), batch)
+
+    def loss_at(self, step: tuple[Tensor, Tensor], batch: Pairs) -> Tensor:
+        """The loss where `nodes` gave `step`."""
+        self._step = step
         try:
             return super().loss(batch)
         finally:

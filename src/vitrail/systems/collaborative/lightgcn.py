@@ -1,18 +1,20 @@
 """LightGCN. He et al., SIGIR 2020, arXiv:2002.02126. Every training event once an epoch (as RecBole and MMRec do; the
 authors' code draws users with replacement). Users never seen in training are an extension of ours: their vector is one
-propagation of their history, layer 0 left at zero. Numbers: recipes/lightgcn.*.yaml."""
+propagation of their history, layer 0 left at zero. `edge_drop` leaves out edges, in both directions at once, where the authors' code,
+off by default too, draws each direction. Numbers: recipes/lightgcn.*.yaml."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from vitrail.blocks.edges import Edges
 from vitrail.blocks.embed import Init, rows
 from vitrail.blocks.graph import layers, mean_of_layers
 from vitrail.blocks.loss import l2_of_batch
-from vitrail.config import NonNegativeFloat, NonNegativeInt
+from vitrail.config import NonNegativeFloat, NonNegativeInt, Rate
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
@@ -36,6 +38,10 @@ class LightGCN(Graph, IdTables):
         """Weight of the regulariser on layer-0 vectors."""
         init: Init = "normal"
         """How layer-0 vectors start."""
+        readout: Literal["mean", "sum"] = "mean"
+        """How layers 0 to L come together."""
+        edge_drop: Rate = 0.0
+        """Share of edges left out of each step's graph; the others count for them."""
 
     adjacency: Tensor
     degrees: Tensor
@@ -43,12 +49,30 @@ class LightGCN(Graph, IdTables):
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         id_tables(self, config, sizes, given)
         id_graph(self, sizes, given)
+        if config.edge_drop:
+            assert given.indptr is not None and given.items is not None
+            self.edges = Edges(given.indptr, given.items, sizes.items)
 
     def _layers(self) -> list[Tensor]:
         return layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
 
+    def _thinned(self) -> Tensor:
+        """The mean of layers over a graph of the edges that this step keeps (U + N, D)."""
+        edges, drop, x = self.edges, self.config.edge_drop, torch.cat([self.users, self.items])
+        scale = edges.degrees.clamp(min=1).float().rsqrt()
+        kept = torch.rand(len(edges.users), device=x.device).ge_(drop).div_(1 - drop) * scale[edges.users] * scale[edges.items]
+        total = x
+        for _ in range(self.config.layers):
+            total = edges.spread(kept, total) + x
+        return total / (self.config.layers + 1)
+
     def nodes(self) -> tuple[Tensor, Tensor]:
-        mean = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[arg-type]
+        if self.training and self.config.edge_drop:
+            mean = self._thinned()
+        else:
+            mean = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[arg-type]
+        if self.config.readout == "sum":
+            mean = mean * (self.config.layers + 1)
         return mean[: len(self.users)], mean[len(self.users) :]
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
@@ -64,7 +88,7 @@ class LightGCN(Graph, IdTables):
         super().prepare()
         # what an unseen user with history h gets: sum over layers 0..L-1 of item vectors, each by its own degree
         below = self._layers()[:-1] or [torch.cat([self.users, self.items])]
-        self._folding = folding(below, len(self.users), self.degrees, self.config.layers + 1)
+        self._folding = folding(below, len(self.users), self.degrees, 1 if self.config.readout == "sum" else self.config.layers + 1)
 
     def fold_in(self, histories: Sets) -> Tensor:
         return fold(self._folding, histories)

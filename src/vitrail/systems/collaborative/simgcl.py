@@ -79,9 +79,9 @@ class SimGCL(Graph, IdTables):
         self._inner = self.passes(self.config.noise if x and self.training else 0.0)
         return self.split(torch.stack(self._inner).mean(0))
 
-    def loss(self, batch: Pairs) -> Tensor:
+    def loss_at(self, step: tuple[Tensor, Tensor], batch: Pairs) -> Tensor:
         try:
-            return super().loss(batch)
+            return super().loss_at(step, batch)
         finally:
             self._inner = []  # lets go of the step's graph
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitrail.blocks.embed import rows
 from vitrail.blocks.graph import mean_of_layers, propagate
 from vitrail.blocks.item_graph import ContentNeighbours
-from vitrail.blocks.loss import info_nce, l2_of_batch
+from vitrail.blocks.loss import info_nce
 from vitrail.blocks.modality import Modalities, softmax_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from vitrail.data.batches import Pairs, Sets
@@ -93,8 +93,8 @@ class MGCN(Graph, IdTables):
         self._views, final = (behaviour, side), behaviour + side
         return final[:users], final[users:]
 
-    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(u, *items)
+    def ridge(self) -> float:
+        return float(self.config.l2)
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
         """Content must find behaviour, of the batch's users and of its positive items."""

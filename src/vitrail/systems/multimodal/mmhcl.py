@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vitrail.blocks.embed import bag, rows, table
 from vitrail.blocks.graph import mean_of_layers
 from vitrail.blocks.hypergraph import CoUsers, ItemHypergraph
-from vitrail.blocks.loss import info_nce_within, l2_of_batch
+from vitrail.blocks.loss import info_nce_within
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
@@ -93,8 +93,8 @@ class MMHCL(Graph, IdTables):
         self._second = self.second()
         return mean[:n] + F.normalize(self._second[0], dim=1), mean[n:] + F.normalize(self._second[1], dim=1)
 
-    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
-        return self.config.l2 * l2_of_batch(u, *items)
+    def ridge(self) -> float:
+        return float(self.config.l2)
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
         """The vectors that are scored must find their own second vectors."""

@@ -85,17 +85,11 @@ class VBPR(TwoTower):
             halves.append(rows(self.bias, items) + content @ self.lean)
         return torch.cat(halves, -1)
 
-    def penalty(self, u: Tensor, *items: Tensor) -> Tensor | float:
-        if self.config.form == "paper":
-            return 0.0
-        both = items if len(items) > 1 else items[0].unbind(1)
-        return self.config.l2 * emb_loss(u, *both)
-
     def regulariser(self, batch: Pairs) -> Tensor | float:
         c = self.config
-        if c.form == "mmrec":
-            return 0.0
         both = torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)])
+        if c.form == "mmrec":
+            return c.l2 * emb_loss(self.user(batch.users), *self.item(both))
         total = c.l2 * l2_of_batch(rows(self.users, batch.users), rows(self.items, both))
         if c.l2_bias:
             total = total + c.l2_bias * l2_of_batch(rows(self.bias, both)) * 2 / len(batch.items)
