@@ -345,6 +345,11 @@ class Recommender:
 
         return write_blocks(Path(out), len(ids), block, make, job=job, resume=resume, progress=progress)
 
+    @property
+    def content(self) -> dict[str, int]:
+        """Names and widths of the vectors by which `with_items` takes items in; none where the system knows items from training alone."""
+        return dict(self.model.sizes.vectors) if self.model.can.cold_items else {}
+
     def with_items(self, items: pl.DataFrame, vectors: Mapping[str, npt.NDArray[np.floating]]) -> Recommender:
         """A recommender that knows further items by their content, without training: see `vitrail.funnel.grow.with_items`."""
         from vitrail.funnel.grow import with_items
