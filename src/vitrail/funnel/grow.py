@@ -50,6 +50,7 @@ def with_items(recommender: Recommender, items: pl.DataFrame, vectors: Mapping[s
         return made
     index, ids, table = recommender._through.index, added["item"].to_list(), grown.item_vectors()
     assert table is not None
+    table = grown.finish(table[:, : index.dim]) if index.dim < table.shape[1] else table  # type: ignore[operator]
     there = set(index.ids) if isinstance(index, ExactIndex) else set()
     for put, some in ((index.add, [i for i in ids if i not in there]), (index.replace, [i for i in ids if i in there])):
         if some:

@@ -362,6 +362,12 @@ class Recommender:
         save_artifact(path, self.model, self.given, self.known, self.popularity, self._catalogue, self._users, info, overwrite=overwrite)
 
 
-def load(path: str | Path) -> Recommender:
-    """Open a run or artifact folder; no data set is needed. Raises ArtifactError where it is damaged, newer or absent."""
-    return Recommender(*load_artifact(path))
+def load(path: str | Path, *, dim: int | None = None) -> Recommender:
+    """Open a run or artifact folder; no data set is needed. `dim`: answer by so many numbers of each vector, where the system was trained for it.
+
+    Raises ArtifactError where it is damaged, newer or absent, SettingError where its vectors cannot be cut to `dim`.
+    """
+    model, *rest = load_artifact(path)
+    if dim is not None:
+        model.truncate(dim)
+    return Recommender(model, *rest)

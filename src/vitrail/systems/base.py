@@ -190,6 +190,8 @@ class System(nn.Module):
     """The seed moves nothing: one fit stands for all seeds."""
     space: ClassVar[dict[str, Any]] = {}
     """Setting -> what tuning tries, where the generic ranges of lab.space do not fit; null takes one out."""
+    width: int | None = None
+    """Numbers of each vector that answers are read from; none: all (see `truncate`)."""
     toy: ClassVar[dict[str, Any]] = {}
     """Settings, beside the battery's own, with which it learns 24 users and items in a moment."""
 
@@ -244,6 +246,32 @@ class System(nn.Module):
     def after_step(self, parameters: Iterable[nn.Parameter]) -> None:
         """After each optimiser step (masks, constraints)."""
 
+    # vectors whose prefixes were trained to stand alone
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths at which the vectors were trained to answer, the full one last; none: at the full one alone."""
+        return tuple(getattr(self.config, "nested", ()))
+
+    def width_weights(self) -> list[float]:
+        """What the loss at each of `widths` counts."""
+        return [1.0] * len(self.widths)
+
+    def truncate(self, dim: int) -> None:
+        """From the next `prepare` on, answer by the first `dim` numbers of every vector; widths between the trained ones work too.
+
+        Raises SettingError where no prefix was trained to stand alone, or the vectors are narrower.
+        """
+        if not self.widths:
+            raise SettingError(f'The vectors of this "{self.card.name}" were not trained to be cut: fit it with --set nested=[8,16,...], up to its full width.')
+        if not 1 <= dim <= self.widths[-1]:
+            raise SettingError(f"dim is {dim}: the vectors can be cut to 1 to {self.widths[-1]} numbers.")
+        self.width = dim
+
+    def narrow(self, vectors: Tensor) -> Tensor:
+        """(..., D) -> (..., width)"""
+        return vectors if self.width is None else vectors[..., : self.width]
+
     # items that come after training, where `can.cold_items`
 
     def grown(self, sizes: Sizes, given: Given) -> System:
@@ -254,6 +282,7 @@ class System(nn.Module):
             for name, old in self.state_dict().items():
                 (state[name] if state[name].shape == old.shape else state[name][: len(old)]).copy_(old)
             made.added(before)
+        made.width = self.width
         return made
 
     def added(self, first: int) -> None:

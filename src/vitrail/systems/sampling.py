@@ -36,6 +36,8 @@ class LossSettings(TrainSettings):
     """Weight of the negatives in ccl."""
     score_penalty: NonNegativeFloat = 1.0
     """Weight of the score penalty in bpr_max."""
+    nested: tuple[PositiveInt, ...] = ()
+    """Widths whose prefixes are trained to be good vectors of their own (Matryoshka), rising, the last the full one; none: the full one alone."""
 
 
 def log_chance(config: LossSettings, given: Given, n_items: int) -> Tensor | None:

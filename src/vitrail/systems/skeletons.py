@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.blocks import loss as losses
 from vitrail.blocks.embed import rows
+from vitrail.blocks.nested import over_prefixes
 from vitrail.config import PositiveInt
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
@@ -121,7 +123,7 @@ class Factors(System):
         return vectors
 
     def prepare(self) -> None:
-        users, items = (self.finish(table) for table in self.tables())
+        users, items = (self.finish(self.narrow(table)) for table in self.tables())
         self._users, self._items = users.detach().float().contiguous(), items.detach().float().contiguous()
         self._seen = self._users.abs().sum(1) > 0
 
@@ -141,7 +143,7 @@ class Factors(System):
             if not bool(known.all()):
                 folded = self.fold_in(histories.to(self._users.device))
                 assert folded is not None, "can.new_users promises fold_in"
-                vectors = torch.where(known[:, None], vectors, self.finish(folded))
+                vectors = torch.where(known[:, None], vectors, self.finish(self.narrow(folded)))
         return vectors
 
     def scores(self, histories: Sets) -> Tensor:
@@ -195,28 +197,37 @@ class TwoTower(Factors):
 
     def loss(self, batch: Pairs) -> Tensor:
         raw = self.user(batch.users)
-        u = self.finish(raw)
         if self.config.loss == "full_softmax":
             vectors = self.item()
-            value = losses.full_softmax(u.float() / self.config.temperature, self.finish(vectors), batch.items)
+            value = self._nested(lambda u, done: losses.full_softmax(u.float() / self.config.temperature, done, batch.items), raw, vectors)
             penalty = self.penalty(raw, F.embedding(batch.items, vectors), F.embedding(batch.negatives[..., 0], vectors))
             return value + self.regulariser(batch) + penalty
         shared, (n, count) = batch.negatives.ndim == 1, (len(batch.items), batch.negatives.shape[-1])
         # one look-up for positives and negatives: a table's gradient is as large as the table, however few rows were read
         if shared:
             vectors = self.item(torch.cat([batch.items, batch.negatives]))
-            first, done = vectors[n], self.finish(vectors)
-            positive, negative = (u * done[:n]).sum(-1), u @ done[n:].T
-            penalty = self.penalty(raw, vectors[:n], first.expand(n, -1))
+            penalty = self.penalty(raw, vectors[:n], vectors[n].expand(n, -1))
         else:
             vectors = self.item(torch.cat([batch.items[:, None], batch.negatives], 1))
-            done = self.finish(vectors)
-            # a batched product of matrices of few rows takes twice the time of the plain sum of products
-            both = (u[:, None] * done).sum(-1) if count < FEW else torch.einsum("bd,bkd->bk", u, done)
-            positive, negative = both[:, 0], both[:, 1:]
             penalty = self.penalty(raw, vectors if count == 1 else vectors[:, :2])  # the gradient of a part is as large as the whole
-        value = from_samples(self.config, positive, negative, batch.items, batch.negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
+
+        def sampled(u: Tensor, done: Tensor) -> Tensor:
+            if shared:
+                positive, negative = (u * done[:n]).sum(-1), u @ done[n:].T
+            else:
+                # a batched product of matrices of few rows takes twice the time of the plain sum of products
+                both = (u[:, None] * done).sum(-1) if count < FEW else torch.einsum("bd,bkd->bk", u, done)
+                positive, negative = both[:, 0], both[:, 1:]
+            return from_samples(self.config, positive, negative, batch.items, batch.negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
+
+        value = self._nested(sampled, raw, vectors)
         return value + self.regulariser(batch) + penalty
+
+    def _nested(self, value: Callable[[Tensor, Tensor], Tensor], users: Tensor, items: Tensor) -> Tensor:
+        """`value` of finished users and items, summed over the nested widths where there are any."""
+        return over_prefixes(
+            lambda cut: value(self.finish(cut(users)), self.finish(cut(items))), self.widths, self.width_weights(), users.shape[-1]
+        )
 
     def tables(self) -> tuple[Tensor, Tensor]:
         return self.user(torch.arange(self.sizes.users, device=self._device())), self.item()

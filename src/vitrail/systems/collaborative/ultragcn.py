@@ -105,8 +105,8 @@ class UltraGCN(TwoTower, IdTables):
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         assert given.indptr is not None and given.items is not None
-        if config.loss != "bce":
-            raise SettingError(f'System "ultragcn" has a loss of its own and cannot be trained with loss={config.loss}: leave it at bce.')
+        if config.loss != "bce" or config.nested:
+            raise SettingError(f'System "ultragcn" has a loss of its own and cannot be trained with loss={config.loss} or nested: leave them out.')
         id_tables(self, config, sizes, given)
         X = Log(given.indptr.numpy(), given.items.numpy().astype(np.int32), sizes.items).matrix()
         of_users, of_items = torch.from_numpy(np.diff(X.indptr)).float(), torch.from_numpy(X.sum(0)).float()
