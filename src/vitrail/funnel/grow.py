@@ -41,6 +41,7 @@ def with_items(recommender: Recommender, items: pl.DataFrame, vectors: Mapping[s
         raise SettingError(f'System "{recommender.name}" reads no vectors "{strangers[0]}": it reads {", ".join(model.sizes.vectors)}.')
     before, count = model.sizes.items, added.height
     given = grown_given(recommender.given, before, count, {name: _checked(name, vectors[name], count, model.sizes.vectors[name]) for name in vectors})
+    given = replace(given, tables=given.longer_tables(added))
     grown = model.grown(Sizes(model.sizes.users, before + count, model.sizes.vectors), given)
     known = [column for column in added.columns if column in recommender.items.columns]
     catalogue = pl.concat([recommender.items, added.select(pl.col(c).cast(recommender.items[c].dtype) for c in known)], how="diagonal")

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from vitrail.data import item_facts
 from vitrail.data.batchers import Batcher
 from vitrail.data.batches import Sets
 from vitrail.data.fields import FeatureSpec
@@ -24,7 +26,7 @@ from vitrail.data.vectors import Vectors
 from vitrail.errors import SettingError
 
 Stage = Literal["retrieve", "rank", "arrange", "explore"]
-Status = Literal["measured", "draft"]
+Status = Literal["measured", "works", "reconstruction", "draft"]
 FACTS = ("indptr", "items", "item_counts")
 """The fields of `Given` that are single tensors."""
 NAMED = ("vectors", "masks", "tables")
@@ -68,11 +70,13 @@ class Given:
     masks: dict[str, Tensor] = field(default_factory=dict)
     """name -> (N,) bool, true where the item has content"""
     tables: dict[str, Tensor] = field(default_factory=dict)
-    """what a ranker's features are made of (data.features), and `occurrences` (N,) in the training rows"""
+    """what a ranker's features are made of (data.features), and `occurrences` (N,) in the training rows; what the catalogue says (data.item_facts)"""
 
     @classmethod
-    def of(cls, log: Log, needs: Needs, content: Mapping[str, Vectors] | None = None) -> Given:
-        """Exactly what `needs` declares, from the training log and the content vectors by name."""
+    def of(
+        cls, log: Log, needs: Needs, content: Mapping[str, Vectors] | None = None, items: pl.DataFrame | None = None, kinds: Mapping[str, str] | None = None
+    ) -> Given:
+        """Exactly what `needs` declares, from the training log, the content vectors by name, and the catalogue with the kinds of its attributes."""
         facts: dict[str, Any] = {}
         if "interactions" in needs.given:
             facts["indptr"] = torch.from_numpy(np.array(log.indptr, dtype=np.int64))
@@ -82,7 +86,12 @@ class Given:
         read = {name: (content or {})[name] for name in needs.vectors}
         facts["vectors"] = {name: torch.from_numpy(np.array(found.values, dtype=np.float32)) for name, found in read.items()}
         facts["masks"] = {name: torch.from_numpy(found.mask.copy()) for name, found in read.items()}
-        return cls(**facts)
+        told: dict[str, Any] = {}
+        if "attributes" in needs.given and items is not None:
+            told |= item_facts.attribute_codes(items, kinds or {}, log)
+        if "texts" in needs.given and items is not None:
+            told |= item_facts.item_texts(items, kinds or {})
+        return cls(**facts, tables={name: torch.from_numpy(np.array(values)) for name, values in told.items()})
 
     def counts(self, n_items: int) -> Tensor | None:
         """(N,) training events of each item, from whatever is there; none where nothing tells."""
@@ -93,6 +102,11 @@ class Given:
     def content(self, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`vectors` and `masks` in the order of `names`: files keep none."""
         return {name: self.vectors[name] for name in names}, {name: self.masks[name] for name in names}
+
+    def longer_tables(self, items: pl.DataFrame) -> dict[str, Tensor]:
+        """`tables` where the rows of `items` are further items."""
+        told = item_facts.longer({name: values.numpy() for name, values in self.tables.items()}, items)
+        return {name: torch.from_numpy(values) for name, values in told.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor of what is there; what has a name of its own as `vectors.NAME`, `masks.NAME`, `tables.NAME`."""
@@ -319,8 +333,8 @@ _REGISTRY: dict[str, type[System]] = {}
 
 
 def system(name: str, *, stage: Stage, family: str, paper: str | None = None, year: int | None = None, status: Status = "draft") -> Callable[[S], S]:
-    """Class decorator: registers a system under `name`. `paper` is an arXiv id or DOI; `status` is `measured` once its
-    recipe holds our number beside the published one."""
+    """Class decorator: registers a system under `name`. `paper` is an arXiv id or DOI; `status` is `works` once battery and card checks
+    pass, `measured` once its recipe holds our number beside the published one; a `reconstruction` had no equations to follow."""
 
     def register(cls: S) -> S:
         skeleton = next((base.__name__ for base in cls.__mro__[1:] if base.__module__.startswith("vitrail.systems.")), "System")

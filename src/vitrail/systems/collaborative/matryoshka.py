@@ -21,7 +21,7 @@ from vitrail.systems.sampling import Loss
 from vitrail.systems.skeletons import TwoTower
 
 
-@system("matryoshka", stage="retrieve", family="collaborative", paper="2205.13147", year=2022)
+@system("matryoshka", stage="retrieve", family="collaborative", paper="2205.13147", year=2022, status="works")
 class Matryoshka(TwoTower, IdTables):
     """Vectors of users and items of which every prefix, from 8 numbers on, answers by itself."""
 

@@ -38,7 +38,7 @@ class Block(nn.Module):
         return done
 
 
-@system("fmrlrec", stage="retrieve", family="multimodal", paper="2409.16627", year=2024)
+@system("fmrlrec", stage="retrieve", family="multimodal", paper="2409.16627", year=2024, status="works")
 class FMRLRec(NextItem):
     """The next item by text and pictures alone, at every width of one training."""
 
