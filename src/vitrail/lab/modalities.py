@@ -20,13 +20,14 @@ from vitrail.data.vectors import Vectors
 from vitrail.errors import SettingError
 from vitrail.evaluation.plots import colours, label
 from vitrail.files import fingerprint, read_json, write_json, write_text
+from vitrail.funnel.altered import changed, like, with_content
 from vitrail.funnel.recommender import Recommender, load
 from vitrail.lab.bench import hold, remember
 from vitrail.lab.tune import Say
 from vitrail.plotstyle import FAINT, figure, percent, save
 from vitrail.plotstyle import plain as safe
 from vitrail.systems import registry
-from vitrail.systems.base import Given, System
+from vitrail.systems.base import Given
 from vitrail.train.fit import Content, Fitter, cut, evaluate_run, pick_device, recorded_split
 
 if TYPE_CHECKING:
@@ -102,39 +103,6 @@ def modality_effects(
     return result
 
 
-def changed(given: Given, what: str, name: str | None, level: float, seed: int) -> Given:
-    """The content with the vectors `name` taken away from every item (`without`) or a share `level` of those that have them (`missing`), or with normal
-    noise of `level` times the root mean square of each vector (`noise`)."""
-    if name is None:
-        return given
-    values, mask = given.vectors[name], given.masks[name]
-    generator = torch.Generator().manual_seed(seed)
-    if what == "noise":
-        scale = level * values.square().mean(1, keepdim=True).sqrt()
-        values = values + scale * torch.randn(values.shape, generator=generator)
-    else:
-        have = mask.nonzero()[:, 0]
-        gone = have if what == "without" else have[torch.randperm(len(have), generator=generator)[: round(level * len(have))]]
-        mask = mask.index_fill(0, gone, False)
-        values = values * mask[:, None]
-    return replace(given, vectors=given.vectors | {name: values}, masks=given.masks | {name: mask})
-
-
-def with_content(recommender: Recommender, given: Given) -> Recommender:
-    """The same weights over other content; what was computed from content is computed anew, what was learned stays."""
-    model = recommender.model
-    made = type(model)(model.config, model.sizes, given)
-    state = made.state_dict()
-    if state.keys() != model.state_dict().keys():  # a table, whose weights are there once it is restored
-        made.restore(model.state_dict())
-    else:
-        with torch.no_grad():
-            for key, old in model.state_dict().items():
-                if state[key].shape == old.shape:
-                    state[key].copy_(old)
-    return _like(recommender, made, given)
-
-
 class Altered(Dataset):
     """A data set with other content vectors."""
 
@@ -155,11 +123,7 @@ def again(recommender: Recommender, given: Given, dataset: Dataset, device: str)
     split, _, protocol = cut(dataset, recorded_split(info["split"]), bool(info["protocol"].get("refit")), info["protocol"]["name"])
     fitter = Fitter(Altered(dataset.path, given), split, protocol, info["seed"], pick_device(device), True, None, False)
     model, fresh, _ = fitter.fit(cls, config, Content.of(cls, config, dataset).sizes(dataset))
-    return _like(recommender, model.cpu(), fresh)
-
-
-def _like(recommender: Recommender, model: System, given: Given) -> Recommender:
-    return Recommender(model, given, recommender.known, recommender.popularity, recommender.items, recommender._users, recommender.info)
+    return like(recommender, model.cpu(), fresh)
 
 
 def _name(row: dict[str, Any]) -> str:
