@@ -55,11 +55,14 @@ def fit(
     ).recommender  # fmt: skip
 
 
-def load(path: str | Path) -> Recommender:
-    """Open a run or a saved model; no data set is needed. Raises ArtifactError where it is damaged, newer or absent."""
+def load(path: str | Path, *, dim: int | None = None) -> Recommender:
+    """Open a run or a saved model; no data set is needed. `dim`: answer by so many numbers of each vector, where it was trained for it.
+
+    Raises ArtifactError where it is damaged, newer or absent, SettingError where its vectors cannot be cut.
+    """
     from vitrail.funnel.recommender import load as open_artifact
 
-    return open_artifact(path)
+    return open_artifact(path, dim=dim)
 
 
 def evaluate(

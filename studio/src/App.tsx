@@ -4,6 +4,7 @@ import { Mark, Strip } from "./glass";
 import { Compare } from "./pages/Compare";
 import { Data } from "./pages/Data";
 import { Funnel } from "./pages/Funnel";
+import { Map } from "./pages/Map";
 import { Runs } from "./pages/Runs";
 import { Slate } from "./pages/Slate";
 import { SessionProvider } from "./session";
@@ -13,6 +14,7 @@ const PAGES: { key: string; name: string; page: () => ReactNode }[] = [
   { key: "", name: "Slate", page: Slate },
   { key: "compare", name: "Side by side", page: Compare },
   { key: "funnel", name: "Funnel", page: Funnel },
+  { key: "map", name: "Map", page: Map },
   { key: "data", name: "Data", page: Data },
   { key: "runs", name: "Runs", page: Runs },
 ];

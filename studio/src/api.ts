@@ -52,7 +52,29 @@ export interface Why {
   history_by?: string;
   attention?: { item: string; weight: number }[];
   attention_by?: string;
+  parts?: { part: string; score: number }[];
+  parts_by?: string;
+  neighbours?: { item: string; score: number }[];
+  neighbours_by?: string;
   stages?: Record<string, number | null>;
+}
+
+export interface MapPoint {
+  item: string;
+  x: number;
+  y: number;
+  title: string;
+  category: string | null;
+  count: number;
+  card: Card;
+}
+
+export interface ItemMap {
+  what: string;
+  how: string;
+  category: string | null;
+  categories: string[];
+  points: MapPoint[];
 }
 
 export interface Row {

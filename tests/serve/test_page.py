@@ -246,3 +246,12 @@ def test_where_the_data_set_is_gone_the_rest_goes_on(shop: Path) -> None:
         assert state["pictures"] == 0 and state["data"] is False
         assert client.get(API + "rates").json() == {"rates": []}
         assert client.post(API + "ask", json={"history": [], "k": 3}).json()["fallback"] == "popular"
+
+
+def test_the_map_has_a_card_of_each_item(client: TestClient, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = client.get(API + "map").json()
+    assert len(told["points"]) == 40 and told["points"][0]["card"]["picture"] is True and told["categories"]
+    assert client.get(API + "map").json() == told
+    monkeypatch.setattr("vitrail.serve.page.api.Recommender", str)
+    answer = client.get(API + "map")
+    assert answer.status_code == 404 and "no place on a map" in answer.json()["error"]

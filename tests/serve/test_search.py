@@ -43,7 +43,7 @@ class Data:
         return self.names
 
     def vectors(self, name: str) -> Any:
-        info = SimpleNamespace(encoder="words", revision=self.revision, settings={}, columns=["title"])
+        info = SimpleNamespace(encoder="words", revision=self.revision, settings={}, columns=["title"], kind=name, dim=2)
         return SimpleNamespace(values=np.array([[1, 0], [3, 4], [0, 0]], dtype=np.float32), mask=np.array([True, True, False]), info=info)
 
 

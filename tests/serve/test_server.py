@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from vitrail.errors import ResourceError, SettingError
+from vitrail.errors import ArtifactError, ResourceError, SettingError
 from vitrail.serve import server
 
 STAND_IN = """
@@ -58,15 +58,9 @@ def running(host: str = "127.0.0.1", token: str | None = None) -> Iterator[tuple
 
 
 def get(url: str) -> dict[str, object]:
-    for _ in range(100):
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return dict(json.loads(answer.read()))
-        except urllib.error.URLError as error:
-            if isinstance(error, urllib.error.HTTPError):
-                raise
-            time.sleep(0.05)
-    raise AssertionError(f"no answer from {url}")
+    """At once: what said its address listens."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return dict(json.loads(answer.read()))
 
 
 def test_a_stop_lets_requests_under_way_finish() -> None:
@@ -161,3 +155,25 @@ def test_a_run_is_opened_with_its_store_and_neighbours(run: Path, monkeypatch: p
     settings = server.ServeSettings(path=str(run), plugins=[str(run / "none.py")])
     with pytest.raises(SettingError, match="no file"):
         server._app(settings, None)
+
+
+def test_a_run_answers_through_its_index(tmp_path: Path) -> None:
+    from vitrail.funnel.recommender import load
+    from vitrail.funnel.through_index import index_of
+    from vitrail.testing import checkerboard, quick
+    from vitrail.train.fit import fit
+
+    run = tmp_path / "run"
+    fit("bpr-mf", checkerboard(tmp_path / "board"), split="none", settings=quick("bpr-mf", epochs=2), out=run, quiet=True)
+    index_of(load(run), kind="exact").save(run / "index")
+    plain, through = server._opened(str(run), None), server._opened(str(run), str(run / "index"))
+    assert plain._through is None and through._through is not None
+    assert [row["item"] for row in plain.answer("u1", None, 5)["items"]] == [row["item"] for row in through.answer("u1", None, 5)["items"]]
+    with pytest.raises(ArtifactError):
+        server._opened(str(run), str(tmp_path / "none"))
+
+
+def test_a_funnel_takes_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitrail.funnel.build.open_answerer", lambda _: object())
+    with pytest.raises(SettingError, match="leave --index out"):
+        server._opened(str(tmp_path), "index")

@@ -202,15 +202,34 @@ class ItemGraph(ContentNeighbours):
         total: Tensor = share / share.sum(1, keepdim=True).clamp(min=1e-12)
         return total
 
+    def each(self, x: Tensor) -> list[Tensor]:
+        """(N, D) -> what each kind of content adds to S x (N, D), differentiable in x."""
+        weights = self.weights()
+        return [weights[:, place, None] * self.of_kind(place, x) for place in range(self.kinds)]
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) -> S x (N, D), differentiable in x."""
-        weights = self.weights()
-        return torch.stack([weights[:, place, None] * self.of_kind(place, x) for place in range(self.kinds)]).sum(0)
+        return sum(self.each(x), torch.zeros_like(x))
 
     def transposed(self, x: Tensor) -> Tensor:
         """(N, D) -> S^T x (N, D), differentiable in x."""
         weights = self.weights()
         return torch.stack([times(S_T, S, weights[:, place, None] * x) for place, (S, S_T) in enumerate(self.products())]).sum(0)
+
+    def neighbours_of(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Item codes (K,) -> the items each takes from, (K, M), -1 where it has fewer, and with what weight; over all kinds, each item once."""
+        weights, found = self.weights(), []
+        for item in items.tolist():
+            row: dict[int, float] = {}
+            for place, (S, _) in enumerate(self.products()):
+                start, stop = S.crow_indices()[item : item + 2].tolist()
+                for code, value in zip(S.col_indices()[start:stop].tolist(), S.values()[start:stop].tolist(), strict=True):
+                    row[code] = row.get(code, 0.0) + float(weights[item, place]) * value
+            found.append(row)
+        ids, values = torch.full((len(found), max(map(len, found), default=0)), -1), torch.zeros(len(found), max(map(len, found), default=0))
+        for place, row in enumerate(found):
+            ids[place, : len(row)], values[place, : len(row)] = torch.tensor(list(row), dtype=torch.int64), torch.tensor(list(row.values()))
+        return ids, values
 
 
 def content_hash(content: Mapping[str, tuple[Tensor, Tensor]], k: int) -> int:

@@ -123,6 +123,15 @@ def uniformity(x: Tensor, similar: Tensor | None = None) -> Tensor:
     return exponents.masked_fill(~off, -torch.inf).flatten().logsumexp(0) - math.log(len(x) * (len(x) - 1))
 
 
+def info_nce_against(a: Tensor, b: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """Contrastive loss with further negatives: row k of `a` must find row k of `b` among all rows of `b` and of `others`, by products over `temperature`.
+
+    a (B, D), b (B, D), others (K, D) -> scalar, mean over rows; ln(B + K) where all rows are equal.
+    """
+    logits = torch.cat([a @ b.T, a @ others.T], 1) / temperature
+    return F.cross_entropy(logits, torch.arange(len(a), device=a.device))
+
+
 def sampled_softmax(positive: Tensor, negative: Tensor, same: Tensor | None = None) -> Tensor:
     """Cross-entropy of the positive against K sampled negatives. Where they are not drawn uniformly, take log Q, the log
     chance of being drawn, off all logits first (Bengio and Senecal 2008).

@@ -97,7 +97,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, content, data, funnel, house, index, lab, learn, live, policy
+    from vitrail.cli import answer, content, data, explain, funnel, house, index, lab, learn, live, policy
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
@@ -109,6 +109,8 @@ def _assemble() -> None:
         ("effects", lab.effects),
         ("recommend", answer.recommend),
         ("similar", answer.similar),
+        ("explain", explain.explain),
+        ("map", explain.item_map),
         ("serve", answer.serve),
         ("update", live.update),
         ("forget", live.forget),

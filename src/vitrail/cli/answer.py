@@ -125,6 +125,7 @@ def serve(
     max_body: Annotated[int, typer.Option(help="The most bytes of a request body; 16 times as many for batches.")] = 64 * 1024,
     max_history: Annotated[int, typer.Option(help="The most events of a history.")] = 1000,
     workers: Annotated[int, typer.Option(help="Processes; each loads the model.")] = 1,
+    index: Annotated[Path | None, typer.Option(metavar="INDEX", help="Answer through an index made by `vitrail index build RUN`.")] = None,
     system: Plugin = None,
 ) -> None:
     """Answer over HTTP, and take in events, until told to stop."""
@@ -132,7 +133,7 @@ def serve(
 
     plugins = [str(file) for file in system or ()]
     run_server(
-        run, host, port, token, workers, store=store, tokens=tokens, models=models, runs=runs, rate=rate, flush_ms=flush_ms, budget_ms=budget_ms,
+        run, host, port, token, workers, index=index, store=store, tokens=tokens, models=models, runs=runs, rate=rate, flush_ms=flush_ms, budget_ms=budget_ms,
         history_events=history_events or (), log=log, max_k=max_k, max_body=max_body, max_history=max_history, plugins=plugins,  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -45,6 +45,7 @@ def build(
     k: Annotated[int, typer.Option("--k", "-k", help="Answers it is tuned for.")] = 10,
     dtype: Annotated[NumberName, typer.Option(help="Numbers of the vectors kept; float16 takes half the place.")] = NumberName.float32,
     out: Annotated[Path | None, typer.Option(metavar="INDEX", help="Where it goes; none: RUN/index.")] = None,
+    dim: Annotated[int | None, typer.Option(help="Index the first so many numbers of nested vectors: a shortlist, ranked by all of them.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
     system: Plugin = None,
     json: JSON = False,
@@ -60,7 +61,7 @@ def build(
     started = time.perf_counter()
     said: list[str] = []
     tell = said.append if json else show.note
-    index = index_of(load(run), kind=kind.value, recall=recall, k=k, dtype=dtype.value, say=tell)
+    index = index_of(load(run, dim=dim), kind=kind.value, recall=recall, k=k, dtype=dtype.value, say=tell)
     index.save(target, overwrite=overwrite)
     facts = {**index.stats(), "out": str(target), "bytes": _size(target), "seconds": round(time.perf_counter() - started, 2)}
     if json:

@@ -141,7 +141,9 @@ def compare(
 
 
 def effects(
-    names: Annotated[list[str], typer.Argument(metavar="SYSTEM...", help="Systems, fitted at their settings as given.", autocompletion=complete.systems)],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[SYSTEM...]", help="Systems, fitted at their settings as given.", autocompletion=complete.systems)
+    ] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where everything is kept.")] = None,
     splits: Annotated[list[str] | None, typer.Option("--split", help="A way to cut the data; repeat for more.", autocompletion=complete.splits)] = None,
@@ -152,17 +154,36 @@ def effects(
         list[str] | None, typer.Option("--set", metavar="[SYSTEM.]KEY=VALUE", help="A setting, of one system or of all that have it.")
     ] = None,
     metric: Annotated[str, typer.Option("--metric", help="What systems are ordered by, e.g. recall@20.")] = "recall@20",
+    modalities: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Instead: what each kind of content does for this run, left out, noisy, or missing for some items.")
+    ] = None,
+    noise: Annotated[list[float] | None, typer.Option(help="With --modalities: noise, as a share of a vector's size; repeat. 0.5, 1, 2.")] = None,
+    missing: Annotated[list[float] | None, typer.Option(help="With --modalities: share of items that lack it; repeat. 0.25, 0.5, 0.75.")] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="With --modalities: fit anew on the changed content.")] = False,
     device: Device = "auto",
     system: Plugin = None,
     quiet: Quiet = False,
     json: JSON = False,
 ) -> None:
-    """Show what the split, the mask and the refit alone do to the numbers and the order of systems."""
+    """Show what the split, the mask and the refit alone do to the numbers and the order of systems; or what content does for a run."""
     from vitrail.config import parse_assignments
     from vitrail.lab.effects import effects as run
     from vitrail.lab.effects import report
 
     load_plugins(system)
+    if modalities is not None:
+        from vitrail.lab import modalities as content
+
+        if names or out is None:
+            raise SettingError("effects --modalities RUN looks at one run, and needs --out FOLDER, where everything is kept: name no systems.")
+        told_of = content.modality_effects(
+            modalities, out=out, data=data, noise=noise or (0.5, 1.0, 2.0), missing=missing or (0.25, 0.5, 0.75), seeds=seeds, metric=metric, retrain=retrain,
+            device=device, quiet=quiet,
+        )  # fmt: skip
+        show.emit(told_of) if json else show.line(content.report(told_of))
+        return
+    if not names:
+        raise SettingError("effects needs systems to fit, as in `vitrail effects popular ease --data D --out FOLDER`, or --modalities RUN.")
     if data is None or out is None:
         raise SettingError(f"effects needs {'--data D, the data-set folder' if data is None else '--out FOLDER, where everything is kept'}.")
     told = {"both": (False, True), "no": (False,), "yes": (True,)}

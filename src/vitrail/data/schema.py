@@ -72,8 +72,8 @@ class Needs(Settings):
     """Events must have a clock time."""
     vectors: tuple[str, ...] = ()
     """Names of content vectors of items; a system whose settings have `vectors` needs those (see systems.base.System.wants)."""
-    given: tuple[Literal["interactions", "item_counts"], ...] = ()
-    """Train-only facts handed to `build` (see systems.base.Given)."""
+    given: tuple[Literal["interactions", "item_counts", "attributes", "texts"], ...] = ()
+    """Train-only facts handed to `build` (see systems.base.Given); `attributes` and `texts`: what the catalogue says of items (data.item_facts)."""
 
     def check(self, info: DatasetInfo, system: str, vectors: Collection[str] = ()) -> None:
         """`vectors` are the names of those the data set has. Raises DataError: one sentence that says what to add."""
@@ -84,6 +84,12 @@ class Needs(Settings):
             )
         if self.timestamp and info.order != "timestamp":
             raise DataError(f'System "{system}" needs clock times, and data set "{info.name}" has none: ingest it again with --timestamp COLUMN.')
+        kinds = set(info.columns.get("items", {}).values())
+        for fact, able in (("attributes", {"category", "categories", "flag", "number"}), ("texts", {"text", "category", "categories"})):
+            if fact in self.given and not kinds & able:
+                raise DataError(
+                    f'System "{system}" reads {fact} of items, and data set "{info.name}" has none: ingest it again with a file of items (--items FILE).'
+                )
         missing = [name for name in self.vectors if name not in vectors]
         if missing:
             name = missing[0]

@@ -24,10 +24,11 @@ def with_items(recommender: Recommender, items: pl.DataFrame, vectors: Mapping[s
     """A recommender whose catalogue ends with the rows of `items` (the column `item`, and attributes); codes of the old items stay.
 
     vectors: name -> (n, D), the content of the new items in the order of their rows, by the encoder of the old ones; a row of zeros or of numbers
-    that are not finite is an item without that content, as are all where a name is left out. The old recommender is not changed. Raises
-    SettingError where the system cannot answer with items it never met, DataError where ids or widths do not fit.
+    that are not finite is an item without that content, as are all where a name is left out. The old recommender is not changed; an index it answers
+    through takes the new vectors. Raises SettingError where the system cannot answer with items it never met, DataError where ids or widths do not fit.
     """
     from vitrail.funnel.recommender import Recommender
+    from vitrail.index.exact import ExactIndex
 
     model = recommender.model
     if not model.can.cold_items:
@@ -40,11 +41,22 @@ def with_items(recommender: Recommender, items: pl.DataFrame, vectors: Mapping[s
         raise SettingError(f'System "{recommender.name}" reads no vectors "{strangers[0]}": it reads {", ".join(model.sizes.vectors)}.')
     before, count = model.sizes.items, added.height
     given = grown_given(recommender.given, before, count, {name: _checked(name, vectors[name], count, model.sizes.vectors[name]) for name in vectors})
+    given = replace(given, tables=given.longer_tables(added))
     grown = model.grown(Sizes(model.sizes.users, before + count, model.sizes.vectors), given)
     known = [column for column in added.columns if column in recommender.items.columns]
     catalogue = pl.concat([recommender.items, added.select(pl.col(c).cast(recommender.items[c].dtype) for c in known)], how="diagonal")
     log = replace(recommender.known, n_items=before + count)
-    return Recommender(grown, given, log, F.pad(recommender.popularity, (0, count)), catalogue, recommender._users, recommender.info)
+    made = Recommender(grown, given, log, F.pad(recommender.popularity, (0, count)), catalogue, recommender._users, recommender.info)
+    if recommender._through is None:
+        return made
+    index, ids, table = recommender._through.index, added["item"].to_list(), grown.item_vectors()
+    assert table is not None
+    table = grown.finish(table[:, : index.dim]) if index.dim < table.shape[1] else table  # type: ignore[operator]
+    there = set(index.ids) if isinstance(index, ExactIndex) else set()
+    for put, some in ((index.add, [i for i in ids if i not in there]), (index.replace, [i for i in ids if i in there])):
+        if some:
+            put(some, table[torch.from_numpy(made.item_ids.encode(some))].cpu())
+    return made.with_index(index)
 
 
 def _checked(name: str, values: npt.NDArray[np.floating], count: int, width: int) -> Tensor:

@@ -318,6 +318,11 @@ class Recommender(AnswersEverybody):
         table = self._table(best, values, torch.ones(len(asked), dtype=torch.bool), 0)
         return table.select(pl.Series("query", list(items), dtype=pl.String).gather(table["query"]), "item", "rank", "score")
 
+    @property
+    def content(self) -> dict[str, int]:
+        """Names and widths of the vectors by which `with_items` takes items in; none where the system knows items from training alone."""
+        return dict(self.model.sizes.vectors) if self.model.can.cold_items else {}
+
     def with_items(self, items: pl.DataFrame, vectors: Mapping[str, npt.NDArray[np.floating]]) -> Recommender:
         """A recommender that knows further items by their content, without training: see `vitrail.funnel.grow.with_items`."""
         from vitrail.funnel.grow import with_items
@@ -330,6 +335,12 @@ class Recommender(AnswersEverybody):
         save_artifact(path, self.model, self.given, self.known, self.popularity, self._catalogue, self._users, info, overwrite=overwrite)
 
 
-def load(path: str | Path) -> Recommender:
-    """Open a run or artifact folder; no data set is needed. Raises ArtifactError where it is damaged, newer or absent."""
-    return Recommender(*load_artifact(path))
+def load(path: str | Path, *, dim: int | None = None) -> Recommender:
+    """Open a run or artifact folder; no data set is needed. `dim`: answer by so many numbers of each vector, where the system was trained for it.
+
+    Raises ArtifactError where it is damaged, newer or absent, SettingError where its vectors cannot be cut to `dim`.
+    """
+    model, *rest = load_artifact(path)
+    if dim is not None:
+        model.truncate(dim)
+    return Recommender(model, *rest)

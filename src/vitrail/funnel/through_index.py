@@ -1,5 +1,5 @@
 """Answers of a dense system through an index over its item vectors: the filter is part of the search, seen items are fetched
-beyond k and dropped."""
+beyond k and dropped. An index over the first numbers of nested vectors finds a shortlist, which the whole vectors rank."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vitrail.index.build import Kind
     from vitrail.index.exact import ExactIndex, Number
 
+SHORTLIST = 200
+"""Items, at least, that a narrow index finds for the full vectors to rank."""
 ASKED = 1000
 """Known users whose vectors tune an index and measure its recall."""
 
@@ -40,7 +42,9 @@ class ThroughIndex:
         if vectors is None:
             raise SettingError(f'The scores of "{recommender.name}" are no inner products, so no index can search them: ask it without one.')
         told = index.stats()
-        if index.metric != "ip" or index.dim != vectors.shape[1]:
+        self.narrow = index.dim < vectors.shape[1] and bool(recommender.model.widths) and recommender.model.width is None
+        """a shortlist by the first numbers of each vector, ranked by all of them"""
+        if index.metric != "ip" or (index.dim != vectors.shape[1] and not self.narrow):
             raise SettingError(
                 f'The index is {index.metric} over {index.dim} numbers, and "{recommender.name}" needs ip over {vectors.shape[1]}: build it from this run.'
             )
@@ -72,9 +76,18 @@ class ThroughIndex:
         queries = r.model.query_vectors(asked)
         assert queries is not None
         most = int(seen.lengths.max()) if seen is not None and len(seen.items) else 0
-        hits = self.index.search(queries.cpu(), min(width + most, max(len(r.item_ids), 1)), None if allowed is None else self._filter(condition, allowed))
+        queries = queries.cpu()
+        wanted = min(max(width + most, SHORTLIST) if self.narrow else width + most, max(len(r.item_ids), 1))
+        short = r.model.finish(queries[:, : self.index.dim]) if self.narrow else queries  # type: ignore[operator]
+        hits = self.index.search(short, wanted, None if allowed is None else self._filter(condition, allowed))
         found = torch.from_numpy(r.item_ids.encode(hits.ids.ravel().tolist()).reshape(hits.ids.shape))
         scores = torch.from_numpy(hits.scores)
+        if self.narrow:
+            table = r.model.item_vectors()
+            assert table is not None
+            scores = torch.einsum("bd,bkd->bk", queries, table.cpu()[found.clamp(min=0)]).masked_fill(found < 0, REMOVED)
+            scores, order = scores.sort(dim=1, descending=True, stable=True)
+            found = found.gather(1, order)
         keep = found >= 0
         if seen is not None and most:
             mine = torch.repeat_interleave(torch.arange(len(seen)), seen.lengths) * len(r.item_ids) + seen.items

@@ -61,6 +61,20 @@ class Remembers(Protocol):
 
 
 @runtime_checkable
+class Grows(Protocol):
+    """Can answer with items it never met, by their content."""
+
+    @property
+    def content(self) -> Mapping[str, int]:
+        """Names and widths of the vectors by which new items are taken in; none: it takes none in."""
+        ...
+
+    def with_items(self, items: pl.DataFrame, vectors: Mapping[str, Any]) -> Any:
+        """An answerer that knows the rows of `items` (a column item) too, by vectors name -> (n, D); this one stays as it is."""
+        ...
+
+
+@runtime_checkable
 class Searches(Protocol):
     """Finds items by text or picture."""
 

@@ -78,8 +78,8 @@ def add_items(app: FastAPI, live: Live) -> None:
         row = live.row(id)
         return problem(404, no_item(id)) if row is None else reply(row)
 
-    async def changed(request: Request, changes: list[ItemChange]) -> Response:
-        version = await live.change_items(changes)
+    async def changed(request: Request, changes: list[ItemChange], told: ItemsBody | None = None) -> Response:
+        version = await live.change_items(changes, told and told.vectors, told and told.pictures)
         known = live.models.current.asker.answerer.item_ids
         unknown = sum(known.code(change.item) < 0 for change in changes)
         withdrawn = sum(change.withdrawn for change in changes)
@@ -91,10 +91,13 @@ def add_items(app: FastAPI, live: Live) -> None:
         if live.store is None:
             return problem(501, NO_STORE)
         schema = live.models.current.asker.answerer.items.schema
-        changes = [item_change(values, schema) for values in told.items] + [ItemChange(item, withdrawn=True) for item in told.withdraw]
+        changes = [item_change(values, schema) for values in told.items]
+        shown = {change.item for change in changes}
+        changes += [ItemChange(item) for item in {**told.vectors, **told.pictures} if item not in shown]
+        changes += [ItemChange(item, withdrawn=True) for item in told.withdraw]
         if not changes:
             return problem(422, 'Give "items" with their attributes, or ids to "withdraw".')
-        return await changed(request, changes)
+        return await changed(request, changes, told)
 
     @app.delete("/items/{id:path}", responses={200: {"model": ItemsAnswer}, **ABSENT, **KEEPING}, summary="Withdraw an item")
     async def withdraw(request: Request, id: str) -> Response:

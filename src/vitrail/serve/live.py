@@ -22,6 +22,7 @@ from vitrail.evaluation.intervals import wilson
 from vitrail.serve.answerer import Question, Remembers, rows_of
 from vitrail.serve.meter import Meter
 from vitrail.serve.models import Change, Models, Version, read_plan
+from vitrail.serve.newcomers import Content, with_content
 from vitrail.serve.store.base import Event, ItemChange, Rate, Served, Store
 from vitrail.serve.writer import FLUSH, Writer
 
@@ -125,7 +126,8 @@ class Live:
         self.changes = self.changes | {change.item: change for change in fresh}
         self._version = max(change.version for change in fresh)
         withdrawn = frozenset(item for item, change in self.changes.items() if change.withdrawn)
-        self.models.overlay({item: change.attributes for item, change in self.changes.items() if change.attributes}, withdrawn)
+        told = {item: change.told for item, change in self.changes.items() if change.told}
+        self.models.overlay(told, withdrawn, {item: change.vectors for item, change in self.changes.items() if change.vectors})
 
     async def aside(self, act: Callable[[], T]) -> T:
         """A look into the store, in a thread where it may take longer than the event loop can wait."""
@@ -261,10 +263,15 @@ class Live:
         self.meter.events.labels("known").inc(len(events) - fresh)
         return fresh
 
-    async def change_items(self, changes: Sequence[ItemChange]) -> int:
-        """Keep what is said of items; it holds here when this returns, in other processes after a moment."""
+    async def change_items(self, changes: Sequence[ItemChange], vectors: Content | None = None, pictures: Mapping[str, bytes] | None = None) -> int:
+        """Keep what is said of items; it holds here when this returns, in other processes after a moment.
+
+        `vectors` and `pictures` of items that the models never met; they are taken in at once by models that answer by content. Raises as `with_content`.
+        """
         assert self.store is not None
-        store = self.store
+        store, current = self.store, self.models.current
+        versions = [current, *(version for version in self.models.state[1].values() if version.name != current.name)]
+        changes = await asyncio.to_thread(with_content, versions, changes, self.changes, vectors or {}, pictures or {})
         version = await asyncio.to_thread(store.change_items, changes)
         await asyncio.to_thread(lambda: self._take(store.item_changes(self._version)))
         return version
@@ -287,8 +294,8 @@ class Live:
         code = answerer.item_ids.code(item)
         if code >= 0:
             row = dict(answerer.items.row(code, named=True))
-            return row if change is None else row | {key: value for key, value in change.attributes.items() if key not in row}
-        return None if change is None else {"item": item, **change.attributes}
+            return row if change is None else row | {key: value for key, value in change.told.items() if key not in row}
+        return None if change is None else {"item": item, **change.told}
 
     async def rates(self) -> dict[str, Rate]:
         """What became of the answers of each variant, counted anew now and then; the last count where the store is away."""

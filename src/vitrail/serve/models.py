@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from pydantic import Field
 from vitrail.config import Settings
 from vitrail.errors import DataError, SettingError, unknown
 from vitrail.serve.answerer import Answerer, Asker, Searches
+from vitrail.serve.newcomers import Content, taking_in
 from vitrail.serve.search import ContentSearch
 
 Action = Literal["load", "switch", "share", "shadow", "rollback", "unload"]
@@ -55,6 +56,15 @@ class Version:
     """the popular items, best first: the answer where time runs out"""
     loaded: int = 0
     searcher: Searches | None = None
+    met: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """new items that it took in, by the content it took them in with"""
+    loaded_from: Answerer | None = None
+    """the model as it was loaded, where new items were taken in"""
+
+    @property
+    def first(self) -> Answerer:
+        """The model as it was loaded."""
+        return self.loaded_from or self.asker.answerer
 
 
 @dataclass(frozen=True)
@@ -78,8 +88,8 @@ class Models:
 
     def __post_init__(self) -> None:
         self.state = Plan(current=self.first.name), {self.first.name: self.first}
-        self._loading = threading.Lock()
-        self._overlay: tuple[Mapping[str, Mapping[str, Any]], frozenset[str]] = ({}, frozenset())
+        self._loading = threading.RLock()
+        self._overlay: tuple[Mapping[str, Mapping[str, Any]], frozenset[str], Content] = ({}, frozenset(), {})
 
     def pick(self, who: str) -> Version:
         """The version that answers `who` (a user, or a request without one): the same as long as the shares are the same."""
@@ -146,7 +156,7 @@ class Models:
                 raise unknown("loaded version", name, versions)
             return plan.but({"previous": _other(plan.previous, name), "loads": _without(plan.loads, name)})
         if change.action == "load" or name not in versions:
-            plan = self._loaded(plan, versions, name)
+            plan = self._loaded(plan, name)
         if change.action == "switch" and name != plan.current:
             return plan.but({"current": name, "previous": plan.current, "shares": _without(plan.shares, name), "shadow": _other(plan.shadow, name)})
         if change.action == "shadow":
@@ -165,9 +175,11 @@ class Models:
             raise SettingError(f"The shares add up to {sum(shares.values()):g}: leave something for the current version, below 1 in all.")
         return plan.but({"shares": shares})
 
-    def _loaded(self, plan: Plan, versions: dict[str, Version], name: str) -> Plan:
+    def _loaded(self, plan: Plan, name: str) -> Plan:
         count = plan.loads.get(name, 0) + 1
-        self.state = plan, versions | {name: self._open(name, count)}
+        with self._loading:
+            opened = self._open(name, count)
+            self.state = plan, self.state[1] | {name: opened}
         return plan.but({"loads": plan.loads | {name: count}})
 
     def _open(self, name: str, count: int) -> Version:
@@ -175,25 +187,31 @@ class Models:
         if name not in offered or self.load is None:
             raise unknown("model", name, offered) if offered else DataError(f'There is no model "{name}": the service knows no folder of models (--models).')
         with self._loading:
-            version = version_of(name, self.load(offered[name]), count)
-            version.asker.overlay(*self._overlay)
-        return version
+            return self._told(version_of(name, self.load(offered[name]), count))
+
+    def _told(self, version: Version) -> Version:
+        """The version as it answers now: with new items taken in, changes and withdrawals handed on."""
+        changes, withdrawn, content = self._overlay
+        grown = taking_in(version, content)
+        grown.asker.overlay(changes, withdrawn)
+        return grown
 
     def follow(self, plan: Plan) -> None:
         """Go by `plan`, loading what it needs and letting go of the rest. Raises as `change`, and then goes on as before."""
-        wanted = dict(self.state[1])
-        for name in plan.names():
-            count = plan.loads.get(name, 0)
-            if name not in wanted or wanted[name].loaded < count:
-                wanted[name] = self._open(name, count)
-        self.state = plan, {name: version for name, version in wanted.items() if name in plan.names()}
-
-    def overlay(self, changes: Mapping[str, Mapping[str, Any]], withdrawn: frozenset[str]) -> None:
-        """Tell every version, and those to come, what is said of items."""
         with self._loading:
-            self._overlay = (changes, withdrawn)
-            for version in self.state[1].values():
-                version.asker.overlay(changes, withdrawn)
+            wanted = dict(self.state[1])
+            for name in plan.names():
+                count = plan.loads.get(name, 0)
+                if name not in wanted or wanted[name].loaded < count:
+                    wanted[name] = self._open(name, count)
+            self.state = plan, {name: version for name, version in wanted.items() if name in plan.names()}
+
+    def overlay(self, changes: Mapping[str, Mapping[str, Any]], withdrawn: frozenset[str], content: Content) -> None:
+        """Tell every version, and those to come, what is said of items; `content` of new items, which is taken in by those who answer by it."""
+        with self._loading:
+            self._overlay = (changes, withdrawn, content)
+            plan, versions = self.state
+            self.state = plan, {name: self._told(version) for name, version in versions.items()}
 
     def shown(self) -> dict[str, Any]:
         """What /models answers."""

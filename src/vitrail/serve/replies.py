@@ -24,7 +24,7 @@ KEEPING: dict[int | str, dict[str, Any]] = {
 }
 KEYS = (
     "user", "history", "k", "include_seen", "filter", "item", "context", "explain", "event", "event_id", "events", "items", "withdraw", "name", "action",
-    "share", "text", "timestamp", "request_id", "diversity", "explore", "version",
+    "share", "text", "timestamp", "request_id", "diversity", "explore", "version", "vectors", "pictures",
 )  # fmt: skip
 """What may be meant by an unknown key."""
 

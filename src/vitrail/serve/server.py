@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ class ServeSettings(Settings):
     """What a worker process needs to know; it crosses to it in an environment variable, tokens in VITRAIL_TOKEN and VITRAIL_TOKENS."""
 
     path: str
+    index: str | None = None
+    """Folder of an index that the run answers through"""
     store: str = "none"
     """URL or path of the store; none: nothing is kept"""
     tokens: str | None = None
@@ -72,6 +75,7 @@ def serve(
     token: str | None = None,
     workers: int = 1,
     *,
+    index: str | Path | None = None,
     store: str | None = None,
     tokens: str | Path | None = None,
     models: str | Path | None = None,
@@ -88,6 +92,7 @@ def serve(
 ) -> None:
     """Serve the run or artifact at `path` until SIGTERM or SIGINT; requests under way are finished first.
 
+    `index`: a folder that `vitrail index build` made of the run, through which it then answers; further versions answer without.
     `store`: where events and served answers are kept, a path or URL; none: a file beside `path`; "none": nowhere. `tokens`: a file of tokens
     with roles, beside the variable VITRAIL_TOKENS. `models`: folder of further versions, `runs`: folder of runs and
     comparisons that the studio shows (none: the one `path` is in). `plugins`: Python files
@@ -101,7 +106,8 @@ def serve(
     open_admin = is_loopback(host)
     settings = ServeSettings.of(
         {
-            "path": str(path), "store": store or str(beside(path)), "tokens": None if tokens is None else str(tokens),
+            "path": str(path), "index": None if index is None else str(index),
+            "store": store or str(beside(path)), "tokens": None if tokens is None else str(tokens),
             "models": None if models is None else str(models), "runs": None if runs is None else str(runs),
             "rate": rate, "flush_ms": flush_ms, "budget_ms": budget_ms,
             "history_events": list(history_events), "log": log, "open_admin": open_admin,
@@ -134,7 +140,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     kept = "nothing is kept" if settings.store == "none" else f"events in {shown_url(settings.store)}"
     where = f"http://{shown}:{listening.getsockname()[1]} (docs at /docs, studio at /studio/)"
-    print(f"Serving {path} on {where}, {kept}; stop with Ctrl-C.", file=sys.stderr, flush=True)  # noqa: T201
+    over = _when_listening(listening, f"Serving {path} on {where}, {kept}; stop with Ctrl-C.")
     # uvicorn finishes what is under way, then raises the signal again: to be told to stop is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -144,9 +150,44 @@ def serve(
         else:
             uvicorn.Server(config).run(sockets=[listening])
     finally:
+        over.set()
         if counts is not None:
             os.environ.pop(METRICS_VARIABLE, None)
             shutil.rmtree(counts, ignore_errors=True)
+
+
+def _when_listening(bound: socket.socket, sentence: str) -> threading.Event:
+    """Says `sentence` once a connection to the bound socket is taken, or never where the event it returns is set first: with workers the first of
+    them may be seconds away."""
+    over = threading.Event()
+    host, port = bound.getsockname()[:2]
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+    def wait() -> None:
+        while not over.wait(0.05):
+            try:
+                socket.create_connection((reached, port), timeout=1).close()
+            except OSError:
+                continue
+            print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+            return
+
+    threading.Thread(target=wait, daemon=True, name="vitrail-listening").start()
+    return over
+
+
+def _opened(path: str, index: str | None) -> Any:
+    """What answers at `path`, through the index of the folder `index` where one is named. Raises SettingError where it can answer through none."""
+    from vitrail.funnel.build import open_answerer
+
+    answerer = open_answerer(path)
+    if index is None:
+        return answerer
+    if not hasattr(answerer, "with_index"):
+        raise SettingError(f"{path} is a funnel, whose sources name their indexes in its file: leave --index out.")
+    from vitrail.index.store import open_index
+
+    return answerer.with_index(open_index(index))
 
 
 def beside(path: str | Path) -> Path:
@@ -183,7 +224,7 @@ def _app(settings: ServeSettings, token: str | None) -> FastAPI:
     torch.set_num_threads(1)  # one question is too small to share among threads
     folder = Path(settings.path).resolve()
     folder = folder.parent if folder.name == "artifact" else folder
-    answerer = open_answerer(settings.path)
+    answerer = _opened(settings.path, settings.index)
     app = create_app(
         answerer, name=folder.name, store=None if settings.store == "none" else open_store(settings.store),
         models=Path(settings.models) if settings.models else folder.parent, load=open_answerer,

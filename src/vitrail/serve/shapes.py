@@ -5,7 +5,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from vitrail.serve.answerer import rows_of
 
@@ -22,6 +22,7 @@ FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """Times an event can have."""
 
 Id = Annotated[str, StringConstraints(max_length=MAX_ID, pattern=r"^[^\x00]*$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00]*$")]
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 Dial = Annotated[
@@ -103,7 +104,7 @@ class ItemsAnswer(BaseModel):
     changed: int
     withdrawn: int
     unknown_to_model: int
-    """Items that the model cannot recommend before it is updated, for want of training."""
+    """Items that the model cannot recommend before it is updated, for want of training; one that answers by content takes new items in at once."""
     version: int
 
 
@@ -165,6 +166,11 @@ class ItemsBody(_Request):
     """What changed of items."""
 
     items: Annotated[list[dict[str, JsonValue]], Field(max_length=MAX_BATCH, description='With new or other attributes: {"item": "i1", "price": 9.5}.')] = []
+    vectors: Annotated[
+        dict[Name, dict[str, list[Finite]]],
+        Field(max_length=MAX_BATCH, description='Content of new items, where you have it as vectors: {"i1": {"text": [0.1, ...]}}.'),
+    ] = {}
+    pictures: Annotated[dict[Name, Base64Bytes], Field(max_length=MAX_BATCH, description='Pictures of new items, as base64: {"i1": "/9j/4AAQ..."}.')] = {}
     withdraw: Annotated[list[Name], Field(max_length=MAX_BATCH, description="Items that shall not be answered any more.")] = []
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from vitrail.data import item_facts
 from vitrail.data.batchers import Batcher
 from vitrail.data.batches import Sets
 from vitrail.data.fields import FeatureSpec
@@ -68,11 +70,13 @@ class Given:
     masks: dict[str, Tensor] = field(default_factory=dict)
     """name -> (N,) bool, true where the item has content"""
     tables: dict[str, Tensor] = field(default_factory=dict)
-    """what a ranker's features are made of (data.features), and `occurrences` (N,) in the training rows"""
+    """what a ranker's features are made of (data.features), and `occurrences` (N,) in the training rows; what the catalogue says (data.item_facts)"""
 
     @classmethod
-    def of(cls, log: Log, needs: Needs, content: Mapping[str, Vectors] | None = None) -> Given:
-        """Exactly what `needs` declares, from the training log and the content vectors by name."""
+    def of(
+        cls, log: Log, needs: Needs, content: Mapping[str, Vectors] | None = None, items: pl.DataFrame | None = None, kinds: Mapping[str, str] | None = None
+    ) -> Given:
+        """Exactly what `needs` declares, from the training log, the content vectors by name, and the catalogue with the kinds of its attributes."""
         facts: dict[str, Any] = {}
         if "interactions" in needs.given:
             facts["indptr"] = torch.from_numpy(np.array(log.indptr, dtype=np.int64))
@@ -82,7 +86,12 @@ class Given:
         read = {name: (content or {})[name] for name in needs.vectors}
         facts["vectors"] = {name: torch.from_numpy(np.array(found.values, dtype=np.float32)) for name, found in read.items()}
         facts["masks"] = {name: torch.from_numpy(found.mask.copy()) for name, found in read.items()}
-        return cls(**facts)
+        told: dict[str, Any] = {}
+        if "attributes" in needs.given and items is not None:
+            told |= item_facts.attribute_codes(items, kinds or {}, log)
+        if "texts" in needs.given and items is not None:
+            told |= item_facts.item_texts(items, kinds or {})
+        return cls(**facts, tables={name: torch.from_numpy(np.array(values)) for name, values in told.items()})
 
     def counts(self, n_items: int) -> Tensor | None:
         """(N,) training events of each item, from whatever is there; none where nothing tells."""
@@ -93,6 +102,11 @@ class Given:
     def content(self, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`vectors` and `masks` in the order of `names`: files keep none."""
         return {name: self.vectors[name] for name in names}, {name: self.masks[name] for name in names}
+
+    def longer_tables(self, items: pl.DataFrame) -> dict[str, Tensor]:
+        """`tables` where the rows of `items` are further items."""
+        told = item_facts.longer({name: values.numpy() for name, values in self.tables.items()}, items)
+        return {name: torch.from_numpy(values) for name, values in told.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor of what is there; what has a name of its own as `vectors.NAME`, `masks.NAME`, `tables.NAME`."""
@@ -199,6 +213,8 @@ class System(nn.Module):
     """The seed moves nothing: one fit stands for all seeds."""
     space: ClassVar[dict[str, Any]] = {}
     """Setting -> what tuning tries, where the generic ranges of lab.space do not fit; null takes one out."""
+    width: int | None = None
+    """Numbers of each vector that answers are read from; none: all (see `truncate`)."""
     toy: ClassVar[dict[str, Any]] = {}
     """Settings, beside the battery's own, with which it learns 24 users and items in a moment."""
 
@@ -253,6 +269,32 @@ class System(nn.Module):
     def after_step(self, parameters: Iterable[nn.Parameter]) -> None:
         """After each optimiser step (masks, constraints)."""
 
+    # vectors whose prefixes were trained to stand alone
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths at which the vectors were trained to answer, the full one last; none: at the full one alone."""
+        return tuple(getattr(self.config, "nested", ()))
+
+    def width_weights(self) -> list[float]:
+        """What the loss at each of `widths` counts."""
+        return [1.0] * len(self.widths)
+
+    def truncate(self, dim: int) -> None:
+        """From the next `prepare` on, answer by the first `dim` numbers of every vector; widths between the trained ones work too.
+
+        Raises SettingError where no prefix was trained to stand alone, or the vectors are narrower.
+        """
+        if not self.widths:
+            raise SettingError(f'The vectors of this "{self.card.name}" were not trained to be cut: fit it with --set nested=[8,16,...], up to its full width.')
+        if not 1 <= dim <= self.widths[-1]:
+            raise SettingError(f"dim is {dim}: the vectors can be cut to 1 to {self.widths[-1]} numbers.")
+        self.width = dim
+
+    def narrow(self, vectors: Tensor) -> Tensor:
+        """(..., D) -> (..., width)"""
+        return vectors if self.width is None else vectors[..., : self.width]
+
     # items that come after training, where `can.cold_items`
 
     def grown(self, sizes: Sizes, given: Given) -> System:
@@ -263,6 +305,7 @@ class System(nn.Module):
             for name, old in self.state_dict().items():
                 (state[name] if state[name].shape == old.shape else state[name][: len(old)]).copy_(old)
             made.added(before)
+        made.width = self.width
         return made
 
     def added(self, first: int) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail.blocks import loss as losses
+from vitrail.blocks.nested import Cut, over_prefixes
 from vitrail.blocks.sequence import TransformerStack
 from vitrail.config import PositiveInt, Share
 from vitrail.data.batchers import Batcher, SequenceBatcher
@@ -94,19 +95,23 @@ class NextItem(System):
         """The mean over the positions that ask."""
         assert batch.targets is not None
         asked = batch.targets >= 0
-        h, targets = self.finish(self.ask(self.encode(batch)[asked])), batch.targets[asked]
-        E = self.finish(self.item())
-        if self.config.loss == "full_softmax":
-            return losses.full_softmax(h.float() / self.config.temperature, E, targets)
-        assert batch.negatives is not None
-        positive = (h * F.embedding(targets, E)).sum(-1)
-        negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[asked]
-        vectors = F.embedding(negatives, E)
-        negative = h @ vectors.T if negatives.ndim == 1 else torch.einsum("bd,bkd->bk", h, vectors)
-        return from_samples(self.config, positive, negative, targets, negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
+        hidden, items, targets = self.ask(self.encode(batch)[asked]), self.item(), batch.targets[asked]
+
+        def value(cut: Cut) -> Tensor:
+            h, E = self.finish(cut(hidden)), self.finish(cut(items))
+            if self.config.loss == "full_softmax":
+                return losses.full_softmax(h.float() / self.config.temperature, E, targets)
+            assert batch.negatives is not None
+            positive = (h * F.embedding(targets, E)).sum(-1)
+            negatives = batch.negatives if batch.negatives.ndim == 1 else batch.negatives[asked]
+            vectors = F.embedding(negatives, E)
+            negative = h @ vectors.T if negatives.ndim == 1 else torch.einsum("bd,bkd->bk", h, vectors)
+            return from_samples(self.config, positive, negative, targets, negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
+
+        return over_prefixes(value, self.widths, self.width_weights(), hidden.shape[-1])
 
     def prepare(self) -> None:
-        self._items = self.finish(self.item()).detach().float().contiguous()
+        self._items = self.finish(self.narrow(self.item())).detach().float().contiguous()
 
     def represent(self, histories: Sets) -> Tensor:
         """B histories -> (B, D) vectors that ask for the next item; a history without events gives a meaningless row."""
@@ -126,7 +131,7 @@ class NextItem(System):
         """(B, D) of the newest position of each row."""
         h = self.encode(batch.to(self._items.device))
         newest = (batch.mask.sum(1) - 1).clamp(min=0).to(h.device)
-        return self.finish(self.ask(h[torch.arange(len(h), device=h.device), newest]))
+        return self.finish(self.narrow(self.ask(h[torch.arange(len(h), device=h.device), newest])))
 
     def item_vectors(self) -> Tensor:
         return self._items

@@ -37,6 +37,8 @@ class LossSettings(TrainSettings):
     """Weight of the negatives in ccl."""
     score_penalty: NonNegativeFloat = 1.0
     """Weight of the score penalty in bpr_max."""
+    nested: tuple[PositiveInt, ...] = ()
+    """Widths whose prefixes are trained to be good vectors of their own (Matryoshka), rising, the last the full one; none: the full one alone."""
 
 
 def log_chance(config: LossSettings, given: Given, n_items: int) -> Tensor | None:
@@ -57,6 +59,8 @@ def only_loss(name: str, config: LossSettings, known: Loss) -> None:
     """Raises SettingError where `loss` is set for a system whose paper has one of its own, which stands under `known`."""
     if config.loss != known:
         raise SettingError(f'System "{name}" has a loss of its own and cannot be trained with loss={config.loss}: leave it at {known}.')
+    if config.nested:
+        raise SettingError(f'System "{name}" has a loss of its own, which is not summed over nested widths: leave nested out.')
 
 
 def from_samples(

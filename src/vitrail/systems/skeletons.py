@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.blocks import loss as losses
 from vitrail.blocks.embed import FEW, against, dots, rows
+from vitrail.blocks.nested import over_prefixes
 from vitrail.config import PositiveInt
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
@@ -121,7 +123,7 @@ class Factors(System):
         return vectors
 
     def prepare(self) -> None:
-        users, items = (self.finish(table) for table in self.tables())
+        users, items = (self.finish(self.narrow(table)) for table in self.tables())
         self._users, self._items = users.detach().float().contiguous(), items.detach().float().contiguous()
         self._seen = self._users.abs().sum(1) > 0
 
@@ -141,7 +143,7 @@ class Factors(System):
             if not bool(known.all()):
                 folded = self.fold_in(histories.to(self._users.device))
                 assert folded is not None, "can.new_users promises fold_in"
-                vectors = torch.where(known[:, None], vectors, self.finish(folded))
+                vectors = torch.where(known[:, None], vectors, self.finish(self.narrow(folded)))
         return vectors
 
     def scores(self, histories: Sets) -> Tensor:
@@ -195,38 +197,46 @@ class TwoTower(Factors):
         return PairBatcher(log, c.batch, c.negatives, seed, rank, world, power=c.power, shared_negatives=c.shared_negatives)
 
     def loss(self, batch: Pairs) -> Tensor:
-        raw, ridge = self.user(batch.users), self.ridge()
-        u = self.finish(raw)
-        if self.config.loss == "full_softmax":
+        c, raw, ridge, n = self.config, self.user(batch.users), self.ridge(), len(batch.items)
+        first = batch.negatives[..., 0].expand_as(batch.items)
+        if c.loss == "full_softmax":
             vectors = self.item()
-            value = losses.full_softmax(u.float() / self.config.temperature, self.finish(vectors), batch.items)
-            if ridge:
-                scored = torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)])
-                value = value + ridge * losses.l2_of_batch(raw, rows(vectors, scored))
-            return value + self.regulariser(batch)
-        shared, (n, count) = batch.negatives.ndim == 1, (len(batch.items), batch.negatives.shape[-1])
-        # one look-up for positives and negatives: a table's gradient is as large as the table, however few rows were read
-        if shared:
+            value = self._nested(lambda u, done: losses.full_softmax(u.float() / c.temperature, done, batch.items), raw, vectors)
+            penalty = ridge * losses.l2_of_batch(raw, rows(vectors, torch.stack([batch.items, first]))) if ridge else 0.0
+        elif batch.negatives.ndim == 1:
+            # one look-up for positives and negatives: a table's gradient is as large as the table, however few rows were read
             vectors = self.item(torch.cat([batch.items, batch.negatives]))
-            first, done = vectors[n], self.finish(vectors)
-            positive, negative = (u * done[:n]).sum(-1), u @ done[n:].T
-            penalty = ridge * losses.l2_of_batch(raw, vectors[:n], first.expand(n, -1)) if ridge else 0.0
+            value = self._nested(lambda u, done: self._sampled(batch, (u * done[:n]).sum(-1), u @ done[n:].T), raw, vectors)
+            penalty = ridge * losses.l2_of_batch(raw, vectors[:n], vectors[n].expand(n, -1)) if ridge else 0.0
         else:
             codes = torch.cat([batch.items[:, None], batch.negatives], 1)
+            count = codes.shape[1]
             if count >= FEW and self.sizes.items <= MANY * count:
                 vectors = self.item()
-                both = (u @ self.finish(vectors).T).gather(1, codes)
+                value = self._nested(lambda u, done: self._own(batch, (u @ done.T).gather(1, codes)), raw, vectors)
                 penalty = ridge * losses.l2_of_batch(raw, rows(vectors, codes[:, :2])) if ridge else 0.0
-            elif self.ready and not self.config.cosine:
-                both, penalty = dots(u, self.item(), codes, ridge)
+            elif self.ready and not c.cosine and not self.widths:
+                both, penalty = dots(raw, self.item(), codes, ridge)
+                value = self._own(batch, both)
             else:
                 vectors = self.item(codes)
-                both = against(u, self.finish(vectors))
+                value = self._nested(lambda u, done: self._own(batch, against(u, done)), raw, vectors)
                 # the gradient of a part is as large as the whole
-                penalty = ridge * losses.l2_of_batch(raw, vectors if count == 1 else vectors[:, :2]) if ridge else 0.0
-            positive, negative = both[:, 0], both[:, 1:]
-        value = from_samples(self.config, positive, negative, batch.items, batch.negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
+                penalty = ridge * losses.l2_of_batch(raw, vectors if count == 2 else vectors[:, :2]) if ridge else 0.0
         return value + self.regulariser(batch) + penalty
+
+    def _sampled(self, batch: Pairs, positive: Tensor, negative: Tensor) -> Tensor:
+        return from_samples(self.config, positive, negative, batch.items, batch.negatives, self.sizes.items, self.log_q)  # type: ignore[arg-type]
+
+    def _own(self, batch: Pairs, both: Tensor) -> Tensor:
+        """Scores (B, 1 + K) of the positive and of its own negatives -> their loss."""
+        return self._sampled(batch, both[:, 0], both[:, 1:])
+
+    def _nested(self, value: Callable[[Tensor, Tensor], Tensor], users: Tensor, items: Tensor) -> Tensor:
+        """`value` of finished users and items, summed over the nested widths where there are any."""
+        return over_prefixes(
+            lambda cut: value(self.finish(cut(users)), self.finish(cut(items))), self.widths, self.width_weights(), users.shape[-1]
+        )
 
     def tables(self) -> tuple[Tensor, Tensor]:
         return self.user(torch.arange(self.sizes.users, device=self._device())), self.item()

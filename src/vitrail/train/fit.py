@@ -274,7 +274,8 @@ class Fitter:
         """A model with its starting weights, as the seed draws them."""
         torch.manual_seed(self.seed)
         needs = cls.wants(config)
-        given = Given.of(log, needs, {name: self.dataset.vectors(name) for name in needs.vectors})
+        kinds = dict(self.dataset.info.columns.get("items", {}))
+        given = Given.of(log, needs, {name: self.dataset.vectors(name) for name in needs.vectors}, self.dataset.items, kinds)
         model = cls(config, sizes, given)
         if self.start is not None:
             self.start(model)

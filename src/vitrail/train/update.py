@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def _roles(old: Recommender) -> dict[str, tuple[str | None, ...]]:
     model, sizes = old.model, old.model.sizes
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()}]
     for more in (Sizes(sizes.users + 1, sizes.items, sizes.vectors), Sizes(sizes.users, sizes.items + 1, sizes.vectors)):
-        other = type(model)(model.config, more, _wider(old.given, more))
+        other = type(model)(model.config, more, _wider(old.given, more, sizes.items))
         shapes.append({name: tensor.shape for name, tensor in other.state_dict().items()})
     found = {}
     for name, shape in shapes[0].items():
@@ -71,14 +72,15 @@ def _roles(old: Recommender) -> dict[str, tuple[str | None, ...]]:
     return found
 
 
-def _wider(given: Given, sizes: Sizes) -> Given:
-    """`given` with users and items that have no events and no content, up to `sizes`."""
+def _wider(given: Given, sizes: Sizes, before: int) -> Given:
+    """`given` of `before` items with users and items that have no events and no content, up to `sizes`."""
 
     def longer(rows: Tensor) -> Tensor:
         return torch.cat([rows, rows.new_zeros(sizes.items - len(rows), *rows.shape[1:])])
 
     changed: dict[str, Any] = {kind: {name: longer(rows) for name, rows in getattr(given, kind, {}).items()} for kind in ("vectors", "masks")}
     changed = {kind: rows for kind, rows in changed.items() if rows}
+    changed["tables"] = given.longer_tables(pl.DataFrame({"item": [""] * max(sizes.items - before, 0)}, schema={"item": pl.String}))
     if given.indptr is not None:
         changed["indptr"] = torch.cat([given.indptr, given.indptr[-1:].expand(sizes.users + 1 - len(given.indptr))])
     if given.item_counts is not None:

@@ -379,6 +379,7 @@ function WhyPanel({ row, answer, close, add }: { row: Row; answer: Answer; close
   const had = new Set(answer.trace?.stages.map((one) => one.stage.split(" ")[0] ?? ""));
   const stages = Object.entries(why?.stages ?? {}).filter((one): one is [string, number] => one[1] !== null && (one[0] === "fuse" || had.has(one[0])));
   const most = Math.max(...(why?.attention ?? []).map((one) => one.weight), 0.0001);
+  const through = Math.max(...(why?.neighbours ?? []).map((one) => one.score), 0.0001);
   const nearest = Math.max(...(why?.history ?? []).map((one) => one.similarity), 0.0001);
   return (
     <aside className="why" aria-labelledby={id}>
@@ -432,6 +433,29 @@ function WhyPanel({ row, answer, close, add }: { row: Row; answer: Answer; close
           <h3>What carried it</h3>
           <p className="hint">What {why.attention_by} read of the history when it answered (attention).</p>
           <Carried items={why.attention.map((one) => ({ item: one.item, width: one.weight / most, text: share(one.weight) }))} answer={answer} colour="violet" />
+        </>
+      )}
+      {why?.parts && why.parts.length > 0 && (
+        <>
+          <h3>Parts of the score</h3>
+          <p className="hint">What behaviour and each kind of content add to the score of {why.parts_by}.</p>
+          <table className="figures">
+            <tbody>
+              {why.parts.map((one) => (
+                <tr key={one.part}>
+                  <th scope="row">{one.part}</th>
+                  <td className="figure">{score(one.score)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </>
+      )}
+      {why?.neighbours && why.neighbours.length > 0 && (
+        <>
+          <h3>Through alike items</h3>
+          <p className="hint">Items of alike content that the score of {why.neighbours_by} came through.</p>
+          <Carried items={why.neighbours.map((one) => ({ item: one.item, width: Math.max(one.score, 0) / through, text: score(one.score) }))} answer={answer} colour="teal" />
         </>
       )}
       {why?.history && why.history.length > 0 && (

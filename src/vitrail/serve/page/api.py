@@ -13,12 +13,14 @@ import polars as pl
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field
 
-from vitrail.errors import ResourceError, VitrailError
+from vitrail.errors import ResourceError, SettingError, VitrailError
 from vitrail.evaluation.intervals import wilson
+from vitrail.funnel.recommender import Recommender
 from vitrail.serve.answerer import Question
 from vitrail.serve.live import RATES_OVER, Live, now
 from vitrail.serve.page.cards import Cards, Counts, count_values, matching
 from vitrail.serve.page.data import distributions
+from vitrail.serve.page.item_map import item_map
 from vitrail.serve.page.pictures import SIZES, Pictures
 from vitrail.serve.page.runs import read_runs
 from vitrail.serve.page.static import HOME
@@ -26,6 +28,8 @@ from vitrail.serve.replies import no_item, problem, reply
 from vitrail.serve.shapes import MAX_ID, Shapes
 
 API = HOME + "api/"
+MOST_POINTS = 1200
+"""Items of the map, the popular ones first."""
 NO_DATA = "The data set that this model was fitted on is not on this machine any more: facts about it cannot be shown."
 
 Begins = Annotated[str, Query(max_length=200)]
@@ -44,6 +48,7 @@ class Page:
         self._cards: dict[str, tuple[Any, Cards]] = {}
         self._counts: tuple[Any, Counts] = (None, {})
         self._data: dict[str, dict[str, Any]] = {}
+        self._map: tuple[Any, dict[str, Any]] = (None, {})
         self._lock = threading.Lock()
 
     @property
@@ -152,7 +157,7 @@ class Page:
         told = matching(cards, [rows.get(row["item"], {"item": row["item"]}) for row in found["items"]], before, counts, len(self.answerer.items))
         for row, match, chance in zip(found["items"], told, found["propensities"], strict=True):
             row |= {"matches": match, "propensity": chance, "card": cards.card(rows.get(row["item"], {"item": row["item"]}))}
-        named = {one["item"] for row in found["items"] for key in ("history", "attention") for one in ((row["why"] or {}).get(key) or [])}
+        named = {one["item"] for row in found["items"] for key in ("history", "attention", "neighbours") for one in ((row["why"] or {}).get(key) or [])}
         return {**found, "cards": {row["item"]: cards.card(row) for row in self.rows(sorted(named))}}
 
     def data(self) -> dict[str, Any]:
@@ -161,6 +166,19 @@ class Page:
         if path not in self._data:
             self._data[path] = distributions(path)
         return self._data[path]
+
+    def map(self) -> dict[str, Any]:
+        """The popular items on a plane, by the current version, or by the first source of a funnel. Raises SettingError."""
+        answerer = self.answerer
+        one = getattr(answerer, "base", answerer)
+        if not isinstance(one, Recommender):
+            raise SettingError(f'The model "{answerer.name}" tells no vectors of items, so they have no place on a map.')
+        if self._map[0] is not one:
+            made, cards = item_map(one, most=MOST_POINTS), self.cards()
+            rows = {row["item"]: row for row in self.rows([point["item"] for point in made["points"]])}
+            points = [{**point, "card": cards.card(rows[point["item"]])} for point in made["points"] if point["item"] in rows]
+            self._map = one, {**made, "points": points}
+        return self._map[1]
 
     def rates(self) -> list[dict[str, Any]]:
         """Click rates of the last week by variant, with their interval."""
@@ -233,6 +251,13 @@ def add_api(app: FastAPI, live: Live, shapes: Shapes, runs: Path | None) -> None
             return reply(await asyncio.to_thread(page.data))
         except VitrailError:
             return problem(404, NO_DATA)
+
+    @app.get(API + "map", include_in_schema=False)
+    async def map_() -> Response:
+        try:
+            return reply(await asyncio.to_thread(page.map))
+        except SettingError as error:
+            return problem(404, str(error))
 
     @app.get(API + "runs", include_in_schema=False)
     async def runs_() -> Response:

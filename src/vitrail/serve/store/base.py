@@ -15,6 +15,8 @@ from vitrail.errors import DataError, ResourceError, SettingError, did_you_mean
 
 KINDS = ("sqlite", "postgresql", "redis")
 """Stores by the scheme of their URL."""
+VECTORS = "\x1fvectors"
+"""Among the attributes of a change, the content of a new item; no column of a catalogue has such a name."""
 
 
 class StoreFull(ResourceError):
@@ -64,6 +66,17 @@ class ItemChange:
     withdrawn: bool = False
     version: int = 0
     """given by the store, rising with every change of any item"""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The attributes without the content."""
+        return {name: value for name, value in self.attributes.items() if name != VECTORS}
+
+    @property
+    def vectors(self) -> dict[str, list[float]]:
+        """Name of vectors -> (D,) what a new item says and shows, by the encoders of the model."""
+        found: dict[str, list[float]] = self.attributes.get(VECTORS, {})
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,9 @@ class ContentKNN(Table):
             best = torch.where((weights[:, step] > 0)[:, None], torch.maximum(best, unit[items[:, step]] @ unit.T), best)
         return best.nan_to_num(neginf=0.0), total > 0
 
-    def fuse(self, cosines: list[Tensor], has: list[Tensor]) -> Tensor:
-        """M kinds of cosines (B, N) and which items have each (N,) -> scores (B, N)."""
-        fused = torch.zeros_like(cosines[0])
+    def each(self, cosines: list[Tensor], has: list[Tensor]) -> list[Tensor]:
+        """M kinds of cosines (B, N) and which items have each (N,) -> what each kind adds to the scores (B, N)."""
+        found = []
         for weight, cosine, mask in zip(self._weights, cosines, has, strict=True):
             n = mask.sum().clamp(min=1)
             centred = (cosine - (cosine * mask).sum(1, keepdim=True) / n) * mask
@@ -93,17 +93,29 @@ class ContentKNN(Table):
                 part = torch.where(deviation > 1e-7, centred / deviation.clamp(min=1e-12), 0.0)
             else:
                 part = torch.where(mask, cosine, (cosine * mask).sum(1, keepdim=True) / n)
-            fused = fused + weight * part
-        return fused
+            found.append(weight * part)
+        return found
 
-    def scores(self, histories: Sets) -> Tensor:
+    def fuse(self, cosines: list[Tensor], has: list[Tensor]) -> Tensor:
+        """M kinds of cosines (B, N) and which items have each (N,) -> scores (B, N)."""
+        return sum(self.each(cosines, has), torch.zeros_like(cosines[0]))
+
+    def read(self, histories: Sets) -> tuple[list[Tensor], list[Tensor]]:
+        """The cosines of each kind (B, N), 0 where the history lacks it, and which items have it (N,)."""
         newest = histories.to(self.kind(0)[0].device).last(self.config.history)
         items, mask = newest.items, newest.mask
         place = mask.sum(1, keepdim=True) - 1 - torch.arange(items.shape[1], device=items.device)
         later = (items[:, :, None] == items[:, None, :]) & mask[:, None, :] & torch.ones(items.shape[1], items.shape[1], dtype=torch.bool).triu(1)
         weights = (mask & ~later.any(2)) * torch.as_tensor(self.config.gamma, dtype=torch.float32).pow(place.clamp(min=0))
         found = [self.cosines(kind, items, weights) for kind in range(len(self.config.vectors))]
-        return self.fuse([cosine * there[:, None] for cosine, there in found], [self.kind(n)[1] for n in range(len(found))])
+        return [cosine * there[:, None] for cosine, there in found], [self.kind(n)[1] for n in range(len(found))]
+
+    def scores(self, histories: Sets) -> Tensor:
+        return self.fuse(*self.read(histories))
+
+    def parts(self, histories: Sets, items: Tensor) -> dict[str, Tensor]:
+        """What each kind of content adds to the scores of items (B, K): kind -> (B, K)."""
+        return dict(zip(self.config.vectors, (part.gather(1, items) for part in self.each(*self.read(histories))), strict=True))
 
     def answerable(self, histories: Sets) -> Tensor:
         has = torch.stack([self.kind(n)[1] for n in range(len(self.config.vectors))]).any(0)

@@ -18,13 +18,14 @@ from vitrail.blocks.modality import Modalities, mean_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
+from vitrail.systems.alike import Alike
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
 from vitrail.systems.ids import IdSettings, IdTables, fold, folding_of, id_graph, id_tables, met_in, zero_unmet
 from vitrail.systems.skeletons import Graph
 
 
 @system("freedom", stage="retrieve", family="multimodal", paper="2211.06924", year=2023)
-class FREEDOM(Graph, IdTables):
+class FREEDOM(Graph, IdTables, Alike):
     """LightGCN on a thinned interaction graph, plus item vectors smoothed over a frozen graph of alike content."""
 
     needs = Needs(given=("interactions",))
@@ -102,6 +103,16 @@ class FREEDOM(Graph, IdTables):
             alike = self.graph(alike)
         users = self.sizes.users
         return mean[:users], mean[users:] + (alike if self.config.item_layers else 0.0)
+
+    def layered(self) -> dict[str, Tensor]:
+        """What the vectors of items (N, D) are a sum of: `behaviour`, and by name what each kind of content carries over from alike items."""
+        mean, alike = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers), self.items
+        for _ in range(self.config.item_layers - 1):
+            alike = self.graph(alike)
+        parts = {"behaviour": mean[self.sizes.users :]}
+        if self.config.item_layers:
+            parts |= dict(zip(self.graph.names, self.graph.each(alike), strict=True))
+        return parts
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
         """BPR of the user against projected content, over pairs of which both items have that kind."""
