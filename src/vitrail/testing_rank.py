@@ -19,7 +19,7 @@ from vitrail.errors import SettingError
 from vitrail.funnel.recommender import Recommender, load
 from vitrail.systems import registry
 from vitrail.systems.ranker import Ranker
-from vitrail.testing import quick, stopped_and_resumed
+from vitrail.testing import quick, stopped_and_resumed, write_content
 from vitrail.train.fit import evaluate_run, fit
 
 SIDE = 16
@@ -44,7 +44,9 @@ def impressions(folder: Path, *, shuffled: bool = False, side: int = SIDE) -> Da
     if shuffled:
         events, table, items = events.sample(fraction=1.0, shuffle=True, seed=1), table.sample(fraction=1.0, shuffle=True, seed=2), items.reverse()
     info = DatasetInfo(name="impressions", order="timestamp", columns={"items": {"colour": "category"}})
-    return write_dataset(folder, info, events, items, overwrite=True, impressions=table)
+    data = write_dataset(folder, info, events, items, overwrite=True, impressions=table)
+    write_content(data, side, shuffled=shuffled, rng=rng)
+    return data
 
 
 def settings_of(name: str, **changed: Any) -> dict[str, Any]:

@@ -41,3 +41,32 @@ class Modalities(nn.Module):
 def mean_where(values: Tensor, has: Tensor) -> Tensor:
     """The mean of values (B,) where `has` (B,) is true; 0 where it never is."""
     return torch.where(has, values, 0.0).sum() / has.sum().clamp(min=1)
+
+
+def to_int8(values: Tensor) -> Tensor:
+    """(N, D) numbers -> (N, D) int8, each row scaled so that its largest is 127: cosines stay, lengths do not."""
+    largest = values.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    return (values / largest * 127).round().to(torch.int8)
+
+
+class UnitStore(nn.Module):
+    """Frozen content vectors of items, kinds side by side, as they came or as int8: rows come out with length 1, whatever they are stored as.
+
+    An item that lacks a kind has zeros there; one that lacks all is all zeros.
+    """
+
+    def __init__(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+        """vectors name -> (N, width) float32 or int8, masks name -> (N,)"""
+        super().__init__()
+        for place, (name, values) in enumerate(vectors.items()):
+            self.register_buffer(f"values_{place}", values, persistent=False)
+            self.register_buffer(f"mask_{place}", masks[name], persistent=False)
+        self.kinds, self.width = len(vectors), sum(values.shape[1] for values in vectors.values())
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Item codes (...,) -> (..., width) float32"""
+        parts = []
+        for place in range(self.kinds):
+            rows = self.get_buffer(f"values_{place}")[items].float()
+            parts.append(F.normalize(rows, dim=-1) * self.get_buffer(f"mask_{place}")[items][..., None])
+        return F.normalize(torch.cat(parts, dim=-1), dim=-1)

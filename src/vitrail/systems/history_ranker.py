@@ -1,0 +1,162 @@
+"""Skeletons of rankers that read a history in view of the target: HistoryRanker ends with the tower they share, LongRanker searches a long history first.
+
+Letters: B batch, E events, n distinct items, K events chosen, T time steps, W windows, H width of an item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.blocks.activation import Activation
+from vitrail.blocks.interact import Tower
+from vitrail.blocks.interest import RelativeTime
+from vitrail.blocks.modality import UnitStore
+from vitrail.config import PositiveInt, Rate
+from vitrail.data.batches import Impressions, Windows
+from vitrail.data.schema import Needs
+from vitrail.errors import SettingError
+from vitrail.systems.base import Given, Sizes
+from vitrail.systems.ranker import Ranker, RankerSettings
+
+Time = Literal["none", "position", "interval"]
+
+
+class HistorySettings(RankerSettings):
+    """Settings of the tower."""
+
+    activation: Activation = "dice"
+    """Of the MLPs."""
+    hidden: list[PositiveInt] = [80, 40]
+    """Widths of the MLP on top."""
+    dropout: Rate = 0.0
+    """In the MLP on top."""
+    norm: bool = False
+    """Batch normalisation in the MLP on top."""
+    item_bias: bool = True
+    """A number an item is added to the logit."""
+
+
+class HistoryRanker(Ranker):
+    """A ranker that ends with an MLP over [its own parts ; the other fields], plus the item's bias."""
+
+    class Config(HistorySettings):
+        """Settings of rankers with a tower."""
+
+    def top(self, width: int) -> None:
+        """Make the tower over parts of `width` numbers together."""
+        c = self.config
+        self.tower = Tower(width + self.features.dim * self.features.other_fields, c.hidden, c.activation, dropout=c.dropout, norm=c.norm, out=1)
+        self.bias = nn.Parameter(torch.zeros(self.sizes.items, 1)) if c.item_bias else None
+
+    def finish(self, batch: Impressions, *parts: Tensor) -> Tensor:
+        """parts (B, ...) -> (B,) logits"""
+        logit: Tensor = self.tower(torch.cat([*parts, self.features.others(batch.users, batch.fields).flatten(1)], dim=1)).squeeze(-1)
+        return logit if self.bias is None else logit + F.embedding(batch.items, self.bias).squeeze(-1)
+
+    def content(self, given: Given) -> UnitStore:
+        """The frozen content vectors that the settings name."""
+        return UnitStore(*given.content(self.config.vectors))
+
+    def clock(self, kind: Time, rows: int, dim: int) -> RelativeTime | None:
+        """How long ago events were, as vectors (D); none where that is not to be read. Raises SettingError for intervals without a clock."""
+        if kind == "interval" and self.source.events is None:
+            raise SettingError(f'System "{self.card.name}" cannot read intervals from data without clock times: use time=position or time=none.')
+        return None if kind == "none" else RelativeTime(kind, rows, dim, self.config.scale)
+
+
+class LongSettings(HistorySettings):
+    """Settings of rankers that search."""
+
+    long: PositiveInt = 1000
+    """Newest events that are searched, those of `length` among them."""
+    chosen: PositiveInt = 50
+    """Events K that the search gives to attention."""
+    batch: PositiveInt = 256
+    """Impressions a step."""
+
+    @property
+    def searched(self) -> int:
+        """Events of a history that are searched beside the newest `length`."""
+        return self.long
+
+
+class LongContentSettings(LongSettings):
+    """Settings of those that search content vectors."""
+
+    vectors: tuple[str, ...] = ("text", "image")
+    """Names of the vectors of the data set that are read, side by side (`vitrail content list DATA` shows them)."""
+    store: Literal["int8", "float32"] = "int8"
+    """How they are kept: a byte a number changes a cosine by less than .01."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A batch with each distinct item looked up once."""
+
+    items: Tensor
+    """(n,) codes of the distinct items"""
+    values: Tensor
+    """(n, H) their vectors"""
+    at: Tensor
+    """(B,) the target of each row among them"""
+    newest: Tensor
+    """(E,) the newest events of all rows among them, in the order of `batch.mask`"""
+    events: Tensor
+    """(E',) the events of the windows among them"""
+    windows: Windows
+
+    @property
+    def target(self) -> Tensor:
+        """(B, H)"""
+        return F.embedding(self.at, self.values)
+
+
+class LongRanker(HistoryRanker):
+    """Searches the newest `long` events of a history for those that matter to the target."""
+
+    class Config(LongSettings):
+        """Settings of rankers that search."""
+
+    @classmethod
+    def wants(cls, config: Any) -> Needs:
+        return cls.needs.but({"vectors": config.vectors}) if isinstance(config, LongContentSettings) else cls.needs
+
+    def look(self, batch: Impressions) -> Look:
+        """Look up what the batch has."""
+        assert batch.long is not None
+        present, (at, newest, events) = self.features.distinct(batch.items, batch.history[batch.mask], batch.long.items.long())
+        return Look(present, self.features.item(present), at, newest, events, batch.long)
+
+    def happened(self, vectors: Tensor, batch: Impressions, places: Tensor | None = None) -> Tensor:
+        """vectors of the newest events (E, H), or of those at `places` (B, K, H) of the windows, with what happened at each added where it is known"""
+        if self.signals is None or batch.signals is None:
+            return vectors
+        assert batch.long is not None and batch.long.signals is not None
+        codes = batch.signals[batch.mask] if places is None else batch.long.signals[places].long()
+        return vectors + self.signals(codes)  # type: ignore[no-any-return]
+
+    def gap(self, clock: RelativeTime, batch: Impressions, places: Tensor) -> Tensor:
+        """(B, K) rows of `clock` of the events at `places` (B, K) of the windows"""
+        long = batch.long
+        assert long is not None
+        timed = long.times is not None and batch.now is not None and clock.kind == "interval"
+        times, now = (long.times[places], batch.now[:, None]) if timed else (None, None)  # type: ignore[index]
+        return clock.ids(places, long.stops[long.of][:, None], times, now)
+
+    def category(self, name: str) -> tuple[Tensor, str]:
+        """(N,) codes of the item field `name` (none: the first categorical one), of several values the first, and its name. Raises SettingError where there
+        is none."""
+        spec = [f for f in self.spec.owned("item") if f.kind in ("category", "categories")]
+        found = next((f for f in spec if f.name == name or not name), None)
+        if found is None:
+            raise SettingError(f'System "{self.card.name}" searches by a categorical attribute of items and there is no "{name}": name one of '
+                               f"{', '.join(f.name for f in spec) or 'those that the data set is given'} with --set category=NAME.")  # fmt: skip
+        if found.kind == "categories":
+            return torch.from_numpy(self.source.catalogue.lists[found.name][:, 0].copy()), found.name
+        single = [f for f in self.spec.owned("item") if f.kind != "categories"]
+        return self.features.get_buffer("item_codes")[:, single.index(found)], found.name
