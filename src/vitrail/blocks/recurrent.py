@@ -20,7 +20,7 @@ class AttentionGRU(nn.Module):
     """A GRU over events x with a weight a for each; u, r, c are the update gate, the reset gate and the candidate of a plain GRU.
 
     augru (the paper): h' = (1 - a u) h + a u c. augru_released (the authors' code, whose gate is the one that keeps): h' = k h + (1 - k) c with
-    k = (1 - a)(1 - u), so that a = 0 is a plain step there and no step in the paper. agru: h' = (1 - a) h + a c. aigru: a plain step on a x. gru: a is not read.
+    k = (1 - a)(1 - u), so that a = 0 is a plain step there and no step in the paper. agru: h' = (1 - a) h + a c. aigru: a plain step on a x. gru: no a.
     The reset gate multiplies after the matrix: c = tanh(W x + r (U h)).
     """
 

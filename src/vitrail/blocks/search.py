@@ -124,3 +124,19 @@ class BucketSums(nn.Module):
         table, bucket = self.table(values, counts), self.buckets(query)
         found = table[of[:, None], torch.arange(self.hashes, device=of.device), bucket]
         return (F.normalize(found, dim=-1) if self.normalise else found).mean(1)
+
+
+class Histogram(nn.Module):
+    """SimTier of MUSE: log(1 + how many cosines lie in each bin of width .1), times a weight a bin."""
+
+    width = 22
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(self.width))
+
+    def forward(self, cosines: Tensor, mask: Tensor) -> Tensor:
+        """cosines (B, K), mask (B, K) -> (B, 22)"""
+        bins = (torch.ceil(10 * cosines.clamp(-1, 1)) + 10).long()
+        counts = cosines.new_zeros(len(cosines), self.width).scatter_add(1, bins, mask.to(cosines.dtype))
+        return torch.log1p(counts) * self.weight

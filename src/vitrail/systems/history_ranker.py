@@ -6,7 +6,7 @@ Letters: B batch, E events, n distinct items, K events chosen, T time steps, W w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from vitrail.blocks.activation import Activation
 from vitrail.blocks.interact import Tower
-from vitrail.blocks.interest import RelativeTime
+from vitrail.blocks.interest import RelativeTime, TargetAttention
 from vitrail.blocks.modality import UnitStore
 from vitrail.config import PositiveInt, Rate
 from vitrail.data.batches import Impressions, Windows
-from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
-from vitrail.systems.base import Given, Sizes
+from vitrail.systems.base import ContentSettings, Given
 from vitrail.systems.ranker import Ranker, RankerSettings
 
 Time = Literal["none", "position", "interval"]
@@ -76,6 +75,10 @@ class LongSettings(HistorySettings):
     """Newest events that are searched, those of `length` among them."""
     chosen: PositiveInt = 50
     """Events K that the search gives to attention."""
+    attention_dim: PositiveInt = 64
+    """Width A that queries, keys and values are projected to."""
+    heads: PositiveInt = 2
+    """Heads of attention; must divide `attention_dim`."""
     batch: PositiveInt = 256
     """Impressions a step."""
 
@@ -85,11 +88,9 @@ class LongSettings(HistorySettings):
         return self.long
 
 
-class LongContentSettings(LongSettings):
-    """Settings of those that search content vectors."""
+class StoredContent(ContentSettings):
+    """Settings of rankers that read frozen content vectors."""
 
-    vectors: tuple[str, ...] = ("text", "image")
-    """Names of the vectors of the data set that are read, side by side (`vitrail content list DATA` shows them)."""
     store: Literal["int8", "float32"] = "int8"
     """How they are kept: a byte a number changes a cosine by less than .01."""
 
@@ -122,9 +123,22 @@ class LongRanker(HistoryRanker):
     class Config(LongSettings):
         """Settings of rankers that search."""
 
-    @classmethod
-    def wants(cls, config: Any) -> Needs:
-        return cls.needs.but({"vectors": config.vectors}) if isinstance(config, LongContentSettings) else cls.needs
+    def attend(self) -> TargetAttention:
+        """Multi-head attention of the target. Raises SettingError where heads do not fit."""
+        c = self.config
+        if c.attention_dim % c.heads:
+            raise SettingError(f"heads={c.heads} does not divide attention_dim={c.attention_dim}: choose a divisor.")
+        return TargetAttention(self.features.item_width, "multihead", "softmax", heads=c.heads, scale=True, inner=c.attention_dim)
+
+    def recent(self, attention: TargetAttention, batch: Impressions, look: Look) -> Tensor:
+        """(B, H) the interest in the newest `length` events."""
+        return attention.packed(look.target, self.happened(F.embedding(look.newest, look.values), batch), batch.mask)
+
+    def found(self, attention: TargetAttention, batch: Impressions, look: Look, places: Tensor, mask: Tensor, clock: RelativeTime | None) -> Tensor:
+        """(B, H) the interest in the events at `places` (B, K) of the windows that `mask` (B, K) has, each with how long ago it was."""
+        events = self.happened(F.embedding(look.events[places], look.values), batch, places)
+        interest: Tensor = attention(look.target, events if clock is None else events + clock(self.gap(clock, batch, places)), mask)
+        return interest
 
     def look(self, batch: Impressions) -> Look:
         """Look up what the batch has."""
@@ -148,15 +162,14 @@ class LongRanker(HistoryRanker):
         times, now = (long.times[places], batch.now[:, None]) if timed else (None, None)  # type: ignore[index]
         return clock.ids(places, long.stops[long.of][:, None], times, now)
 
-    def category(self, name: str) -> tuple[Tensor, str]:
-        """(N,) codes of the item field `name` (none: the first categorical one), of several values the first, and its name. Raises SettingError where there
-        is none."""
+    def category(self, name: str) -> Tensor:
+        """(N,) codes of the item field `name` (none: the first categorical one), of several values the first. Raises SettingError where there is none."""
         spec = [f for f in self.spec.owned("item") if f.kind in ("category", "categories")]
         found = next((f for f in spec if f.name == name or not name), None)
         if found is None:
             raise SettingError(f'System "{self.card.name}" searches by a categorical attribute of items and there is no "{name}": name one of '
                                f"{', '.join(f.name for f in spec) or 'those that the data set is given'} with --set category=NAME.")  # fmt: skip
         if found.kind == "categories":
-            return torch.from_numpy(self.source.catalogue.lists[found.name][:, 0].copy()), found.name
+            return torch.from_numpy(self.source.catalogue.lists[found.name][:, 0].copy())
         single = [f for f in self.spec.owned("item") if f.kind != "categories"]
-        return self.features.get_buffer("item_codes")[:, single.index(found)], found.name
+        return self.features.get_buffer("item_codes")[:, single.index(found)]
