@@ -32,7 +32,7 @@ def test_the_auxiliary_loss_is_2_ln_2_where_it_knows_nothing():
         for parameter in model.foresees.parameters():
             parameter.zero_()
     _, events, states = model._read(batch)
-    assert float(model.auxiliary(events, states, batch.mask)) == pytest.approx(2 * math.log(2), abs=1e-6)
+    assert model.auxiliary(events, states, batch.mask).item() == pytest.approx(2 * math.log(2), abs=1e-6)
     short = batch.mask & (torch.arange(batch.mask.shape[1]) < 1)
     assert float(model.auxiliary(events, states, short)) == 0.0  # no next event to foresee
 
