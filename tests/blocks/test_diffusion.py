@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitrail.blocks.diffusion import Denoiser, Schedule, sinusoid
+from vitrail.blocks.diffusion import Denoiser, Schedule, one_noisy, sinusoid
 
 
 def test_the_schedule():
@@ -43,3 +43,9 @@ def test_a_denoiser_reads_the_token_it_is_told():
     torch.testing.assert_close(out, swapped)  # tokens have no order
     assert not torch.allclose(out, denoise(tokens, view, t + 9, torch.tensor([1, 2])))
     assert sinusoid(t, 5).shape == (2, 5)
+
+
+def test_all_tokens_are_clean_but_one():
+    tokens, place = one_noisy(torch.zeros(2, 3, 12), torch.ones(2, 3, 12))
+    assert place.tolist() == [0, 1, 2, 0, 1, 2] and tokens.sum((1, 2)).tolist() == [12.0] * 6
+    assert all(bool(tokens[row, c].all()) for row, c in enumerate(place.tolist()))

@@ -68,14 +68,6 @@ def test_without_its_losses_nothing_is_drawn():
         toy_ranker("diffumin", **(DIFFUMIN | {"channels": 99}))
 
 
-def test_the_tokens_of_a_denoiser_are_clean_but_for_one():
-    model = toy_ranker("diffumin", **DIFFUMIN)
-    clean, noisy = torch.zeros(2, 3, 12), torch.ones(2, 3, 12)
-    tokens, place = model._tokens(clean, noisy)
-    assert place.tolist() == [0, 1, 2, 0, 1, 2] and tokens.sum((1, 2)).tolist() == [12.0] * 6
-    assert all(bool(tokens[row, c].all()) for row, c in enumerate(place.tolist()))
-
-
 def test_contrast_of_a_person_with_themselves():
     """Identical pairs and orthogonal people: ln(1 + (B - 1) exp(-1 / .05))."""
     from vitrail.blocks.loss import info_nce

@@ -64,6 +64,13 @@ class Denoiser(nn.Module):
         return x[torch.arange(len(x), device=x.device), place]
 
 
+def one_noisy(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (B, C, H) and noisy ones -> (B C, C, H), for each token all clean but itself; and (B C,) which that is."""
+    B, C, H = clean.shape
+    own = torch.eye(C, dtype=torch.bool, device=clean.device)[None, :, :, None]
+    return torch.where(own, noisy[:, None], clean[:, None]).view(B * C, C, H), torch.arange(C, device=clean.device).repeat(B)
+
+
 def sinusoid(t: Tensor, width: int) -> Tensor:
     """t (B,) -> (B, width) sines and cosines of t at falling frequencies"""
     rates = torch.exp(-math.log(10_000) * torch.arange((width + 1) // 2, device=t.device) / max((width + 1) // 2, 1))

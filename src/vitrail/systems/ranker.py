@@ -145,7 +145,8 @@ class Ranker(System):
 
     def penalty(self, batch: Impressions) -> Tensor:
         """The sum of ||row||^2 / occurrences over the rows of item fields that the batch has."""
-        present, _ = self.features.distinct(batch.items, batch.history[batch.mask])
+        long = [] if batch.long is None else [batch.long.items.long()]
+        present, _ = self.features.distinct(batch.items, batch.history[batch.mask], *long)
         total = rare_penalty(self.features.of_items, self.features.get_buffer("item_codes")[present], self.get_buffer("row_counts"))
         for place, table in enumerate(self.features.of_lists):
             codes = self.features.get_buffer(f"list_{place}")[present]

@@ -1,7 +1,7 @@
 """DARE. Feng et al., ICLR 2025, arXiv:2410.02604. Two sets of tables: one decides what of a long history matters, the other says what it means, so that
-neither spoils the other. Scores of item and of time are scaled each by its own width; the best events reach a softmax of their own; an auxiliary head reads
-the softmax over all. `decoupled: false` is the baseline TWIN: one set for both. Differs from the released code: padding is never chosen, batch normalisation
-is a setting and off, weights start as the house's do, and it is measured in evaluation mode."""
+neither spoils the other. Scores of item and of time are scaled each by its own width; the best events reach a softmax of their own; an auxiliary head
+reads the softmax over all. `decoupled: false` is the baseline TWIN: one set for both. Differs from the released code: padding is never chosen, batch
+normalisation is a setting and off, weights start as the house's do, and it is measured in evaluation mode. Numbers: benchmarks/long_history.py makes them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""DIEN. Zhou et al., AAAI 2019, arXiv:1809.03672. A GRU reads the history; its states, each told by an auxiliary loss to foresee the next event, go through a
-second GRU whose update gate is told how near each state is to the target. Differs from the released code: its gate (`cell: augru_released`) and its scoring
-MLP (`attention: mlp`) are settings, the paper's forms the defaults; padding enters neither the sum of the history nor the auxiliary loss, a mean over real
-steps; its negatives are events drawn from the batch, so by popularity, as there. `auxiliary: 0` is how benchmarks run it."""
+"""DIEN. Zhou et al., AAAI 2019, arXiv:1809.03672. A GRU reads the history; its states, each told by an auxiliary loss to foresee the next event, go
+through a second GRU whose update gate is told how near each state is to the target. Differs from the released code: its gate (`cell: augru_released`) and
+its scoring MLP (`attention: mlp`) are settings, the paper's forms the defaults; padding enters neither the sum of the history nor the auxiliary loss, a
+mean over real steps; its negatives are events drawn from the batch, so by popularity, as there. `auxiliary: 0` is how benchmarks run it. Numbers:
+benchmarks/rank_pairs.py makes them."""
 
 from __future__ import annotations
 

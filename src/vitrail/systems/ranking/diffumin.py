@@ -1,17 +1,19 @@
-"""DiffuMIN. Jiang et al., RecSys 2025. The target spans orthogonal channels, and the events of a long history go each to one of them: interests. A diffusion
-model draws further interests near them, and a contrastive loss holds the two kinds of a person together. Differs from the released code, where it contradicts
-itself: the denoiser's output is x0 both in its loss and in drawing (`output: noise` draws as released); the encoder of the newest events has weights of its
-own; padding goes to no channel; the signs of the QR are fixed; answers take means in place of noise, so that a score is a score."""
+"""DiffuMIN. Jiang et al., RecSys 2025. The target spans orthogonal channels, and the events of a long history go each to one of them: interests. A
+diffusion model draws further interests near them, and a contrastive loss holds the two kinds of a person together. Differs from the released code, where
+it contradicts itself: the denoiser's output is x0 both in its loss and in drawing (`output: noise` draws as released); the encoder of the newest events
+has weights of its own; padding goes to no channel; the signs of the QR are fixed; answers take means in place of noise, so that a score is a score.
+Numbers: none yet."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.diffusion import Denoiser, Schedule
+from vitrail.blocks.diffusion import Denoiser, Schedule, one_noisy
 from vitrail.blocks.loss import info_nce
 from vitrail.blocks.multi_interest import orthogonal
 from vitrail.blocks.recurrent import padded
@@ -28,7 +30,7 @@ from vitrail.systems.history_ranker import HistorySettings, LongRanker, Look
 class DiffuMIN(LongRanker):
     """Interests along orthogonal channels of the target, and interests drawn beside them."""
 
-    toy = {"channels": 2, "layers": 1, "draw_steps": 1}
+    toy = {"channels": 2, "layers": 1, "draw_steps": 1, "hidden": [16]}
 
     class Config(HistorySettings):
         """Settings of diffumin."""
@@ -82,14 +84,14 @@ class DiffuMIN(LongRanker):
         channels = orthogonal(self.span(look.target).view(len(look.at), -1, self.config.channels))
         near = torch.einsum("nh,bhc->cbn", look.values, channels)
         own = near.argmax(0)  # (B, n): each item goes to one channel
-        lengths = look.windows.lengths[look.windows.of].clamp(min=1)[:, None]
-        found = []
-        for c, scores in enumerate(near):
-            places, mask = best(scores, look.events, look.windows, self.config.chosen)
-            at = look.events[places]
-            weights = scores.gather(1, at) * (mask & (own.gather(1, at) == c))
-            found.append(torch.einsum("bk,bkh->bh", weights, F.embedding(at, look.values)) / lengths)
-        return channels, torch.stack(found, dim=1)
+        lengths = look.windows.lengths[look.windows.of].clamp(min=1)[:, None, None]
+        C, B, n = near.shape
+        scores = near.view(C * B, n)
+        places, mask = best(scores, look.events, replace(look.windows, of=look.windows.of.repeat(C)), self.config.chosen)
+        at = look.events[places]
+        mine = own.repeat(C, 1).gather(1, at) == torch.arange(C, device=at.device).repeat_interleave(B)[:, None]
+        found = torch.einsum("bk,bkh->bh", scores.gather(1, at) * (mask & mine), F.embedding(at, look.values))
+        return channels, found.view(C, B, -1).transpose(0, 1) / lengths
 
     def recent_at_target(self, batch: Impressions, look: Look) -> Tensor:
         """(B, H) the newest events and the target behind them through a Transformer, read at the target."""
@@ -101,15 +103,9 @@ class DiffuMIN(LongRanker):
         encoded: Tensor = self.encoder(events, mask)[row, length]
         return encoded
 
-    def _tokens(self, clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
-        """Interests (B, C, H) and noisy ones -> (B C, C, H): for each channel all clean but its own; and (B C,) which that is."""
-        B, C, H = clean.shape
-        own = torch.eye(C, dtype=torch.bool, device=clean.device)[None, :, :, None]
-        return torch.where(own, noisy[:, None], clean[:, None]).view(B * C, C, H), torch.arange(C, device=clean.device).repeat(B)
-
     def believed(self, clean: Tensor, noisy: Tensor, channels: Tensor, t: Tensor) -> Tensor:
         """What the denoiser makes of noisy interests (B, C, H) at t (B, C) -> (B, C, H)"""
-        tokens, place = self._tokens(clean, noisy)
+        tokens, place = one_noisy(clean, noisy)
         return self.denoiser(tokens, channels.transpose(1, 2).flatten(0, 1), t.flatten(), place).view_as(clean)  # type: ignore[no-any-return]
 
     def drawn(self, clean: Tensor, channels: Tensor) -> Tensor:

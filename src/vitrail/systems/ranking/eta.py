@@ -1,6 +1,6 @@
-"""ETA. Chen et al., DLP-KDD 2022, arXiv:2108.04468. The search of a long history compares bits: signs of fixed random projections of the vectors as they are;
-the events at the smallest Hamming distances reach attention. No auxiliary loss, no gradient through the bits. Differs from the ports: padding is never found;
-of events at one distance the newest are."""
+"""ETA. Chen et al., DLP-KDD 2022, arXiv:2108.04468. The search of a long history compares bits: signs of fixed random projections of the vectors as they
+are; the events at the smallest Hamming distances reach attention. No auxiliary loss, no gradient through the bits. Differs from the ports: padding is
+never found; of events at one distance the newest are. Numbers: benchmarks/long_history.py makes them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""HCN. Alibaba, 2022, arXiv:2210.10547: a RECONSTRUCTION. Only the abstract could be read: several interests of a person, whose centres are updated in rounds
-so that they differ, from the long and from the short history apart, brought together by a network of both; for coarse ranking by inner products. How centres
-compete (slot attention), how the two attend to each other and the gate are ours. No target is read before the inner product, so that both sides can be kept;
-the fields of the person and of the impression count only by what they add to the interests and to the logit. No published number is known."""
+"""HCN. Alibaba, 2022, arXiv:2210.10547: a RECONSTRUCTION. Only the abstract could be read: several interests of a person, whose centres are updated in
+rounds so that they differ, from the long and from the short history apart, brought together by a network of both; for coarse ranking by inner products.
+How centres compete (slot attention), how the two attend to each other and the gate are ours. No target is read before the inner product, so that both
+sides can be kept; the fields of the person and of the impression count only by what they add to the interests and to the logit. No published number is
+known. Numbers: none yet."""
 
 from __future__ import annotations
 

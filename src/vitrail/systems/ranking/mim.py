@@ -1,8 +1,8 @@
 """MIM. Taobao, 2025, arXiv:2502.00321: a RECONSTRUCTION of its third stage, from the abstract and summaries. Frozen content vectors enter a click model by
-their cosines with the target: attention guided by them alone, their histogram, and DIN over id and content together. The second stage, contrastive tuning on
-what people did, is here a layer over the content, tuned beside the click loss: an item taken must find the event before it among those of the batch and of
-earlier batches (`memory`). The first stage, encoders of one's own, is `vitrail content encode`. `content: false` is DIN. No published offline number is
-known."""
+their cosines with the target: attention guided by them alone, their histogram, and DIN over id and content together. The second stage, contrastive tuning
+on what people did, is here a layer over the content, tuned beside the click loss: an item taken must find the event before it among those of the batch and
+of earlier batches (`memory`). The first stage, encoders of one's own, is `vitrail content encode`. `content: false` is DIN. No published offline number is
+known. Numbers: none yet."""
 
 from __future__ import annotations
 

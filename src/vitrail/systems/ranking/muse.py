@@ -1,7 +1,7 @@
 """MUSE. Alimama, 2025, arXiv:2512.07216. A long history is searched by the cosines of frozen content vectors; attention over what was found is told the
 cosines too, and their histogram (SimTier) is a feature, for the found and for the newest events. Vectors are kept as int8. Differs from the released code:
 padding is never found and takes no attention, items without a vector are never found and have no place in a histogram; the newest events have multi-head
-attention with values of their own; Dice is that of DIN; softmax weights have no 1e-7 added."""
+attention with values of their own; Dice is that of DIN; softmax weights have no 1e-7 added. Numbers: benchmarks/long_history.py makes them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""QIN. Second place of the MMCTR challenge at WWW 2025 (no paper id known). Sparse target attention: scores below 0 are 0 and nothing is normalised, so that
-the strength of interest stays; then layers quadratic in their input. Frozen content vectors of an item, through a layer, stand beside its fields where
-`vectors` names some. Differs from the original: only real events have scores (there masked ones are 0, which is the same); the tables are regularised by
-`rare`."""
+"""QIN. Second place of the MMCTR challenge at WWW 2025 (no paper id known). Sparse target attention: scores below 0 are 0 and nothing is normalised, so
+that the strength of interest stays; then layers quadratic in their input. Frozen content vectors of an item, through a layer, stand beside its fields
+where `vectors` names some. Differs from the original: only real events have scores (there masked ones are 0, which is the same); the tables are
+regularised by `rare`. Numbers: none yet."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""SDIM. Cao et al., CIKM 2022, arXiv:2205.10249. The whole long history counts: the interest is the sum of the events whose hash is that of the target, the
-mean over hashes, which in the mean of many is attention with the weight (1 - angle / pi)^bits. The sums are made once a history, so that a candidate costs
-the same whatever its length. Differs from the ports: sums are made over distinct items, each as often as the history has it; what happened is not read."""
+"""SDIM. Cao et al., CIKM 2022, arXiv:2205.10249. The whole long history counts: the interest is the sum of the events whose hash is that of the target,
+the mean over hashes, which in the mean of many is attention with the weight (1 - angle / pi)^bits. The sums are made once a history, so that a candidate
+costs the same whatever its length. Differs from the ports: sums are made over distinct items, each as often as the history has it; what happened is not
+read. Numbers: benchmarks/long_history.py makes them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """SIM. Pi et al., CIKM 2020, arXiv:2006.05639. Of a long history only the events that a search finds for the target reach attention, which also reads how
-long ago they were; beside it attention over the newest events. `search: hard` takes the newest events of the target's category; `soft` those of the largest
-inner products (Wa target).(Wb event), which an auxiliary prediction from their weighted sum teaches, as the search itself passes no gradient. Differs from
-the ports: the sum of the auxiliary prediction is a mean, so that 10 and 10,000 events are of one scale; padding is never found."""
+long ago they were; beside it attention over the newest events. `search: hard` takes the newest events of the target's category; `soft` those of the
+largest inner products (Wa target).(Wb event), which an auxiliary prediction from their weighted sum teaches, as the search itself passes no gradient.
+Differs from the ports: the sum of the auxiliary prediction is a mean, so that 10 and 10,000 events are of one scale; padding is never found. Numbers:
+benchmarks/long_history.py makes them."""
 
 from __future__ import annotations
 

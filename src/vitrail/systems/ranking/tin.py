@@ -1,7 +1,7 @@
 """TIN. Zhou et al., WWW 2024, arXiv:2308.08487. Events and target carry the vector of how long ago they were; attention weighs events by their dot product
 with the target, and the interest is the weighted sum times the target, so that vector and time count on both sides. Differs from the released code: `form:
 released` feeds the tower [W pooled ; target ; W pooled * target] as it does, the default the paper's [interest ; target]; positions further back than the
-table share its last row; no batch normalisation in place of a fixed affine map."""
+table share its last row; no batch normalisation in place of a fixed affine map. Numbers: benchmarks/rank_pairs.py makes them."""
 
 from __future__ import annotations
 
