@@ -26,6 +26,7 @@ import polars as pl
 import torch
 
 from vitrail import plotstyle
+from vitrail.config import parse_assignments
 from vitrail.content.encode import encode
 from vitrail.data.dataset import Dataset, write_dataset
 from vitrail.data.simulate import SimulatorSettings, simulate
@@ -101,7 +102,7 @@ def cost(model: Ranker, dataset: Dataset, repeats: int = 7) -> dict[str, float]:
 def measured(name: str, length: int, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
     """Fit with each seed, or take up a finished run: AUC of the test part, and the cost."""
     system, own = SYSTEMS[name]
-    told = {key: value for key, value in (BASE | own | {"epochs": options.epochs}).items() if key in registry.find(system).Config.model_fields}
+    told = {key: value for key, value in (BASE | own | {"epochs": options.epochs} | parse_assignments(options.set)).items() if key in registry.find(system).Config.model_fields}
     if name != FIRST:
         told["long"] = length
     found: dict[str, Any] = {"auc": [], "valid": [], "epochs": [], "seconds": []}
@@ -156,6 +157,7 @@ def main() -> int:
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--epochs", type=int, default=8, help="epochs at most")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of all that have them")
     parser.add_argument("--out", type=Path, help="where data and runs go; a finished run is not fitted again")
     options = parser.parse_args()
     shop = f"{options.users}-{options.items}-{options.categories}-{options.history}-{options.old}-{options.returns}-{options.rows}-{options.data_seed}"

@@ -66,6 +66,8 @@ def test_without_its_losses_nothing_is_drawn():
     model.loss(batch_of()).backward()
     with pytest.raises(SettingError, match="channels=99 must be at most the width 12"):
         toy_ranker("diffumin", **(DIFFUMIN | {"channels": 99}))
+    with pytest.raises(SettingError, match="draw_steps=99 must be at most noise_steps=20"):
+        toy_ranker("diffumin", **(DIFFUMIN | {"draw_steps": 99}))
 
 
 def test_contrast_of_a_person_with_themselves():

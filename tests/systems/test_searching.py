@@ -140,7 +140,7 @@ def test_dare_learns_what_matters_and_what_it_means_apart():
     model.chosen(look, semantic.detach(), time.detach()).sum().backward(retain_graph=True)
     assert model.deciding.of_items.weight.grad is None and model.features.of_items.weight.grad.any()
     model.zero_grad()
-    model.chosen(replace(look, values=look.values.detach()), semantic, time).sum().backward()
+    model.chosen(replace(look, item=lambda codes: model.features.item(codes).detach()), semantic, time).sum().backward()
     assert model.deciding.of_items.weight.grad.any() and model.features.of_items.weight.grad is None
 
 
@@ -233,3 +233,16 @@ def test_windows_and_clocks_of_found_events():
     assert (model.gap(interval, batch, torch.zeros(40, 2, dtype=torch.long)) == 33).all()  # no clock, so nobody knows
     timed = replace(batch, now=torch.full((40,), 5_000_000), long=replace(batch.long, times=torch.full_like(batch.long.items, 2_000_000, dtype=torch.long)))
     assert (model.gap(interval, timed, torch.zeros(40, 2, dtype=torch.long)) == 3).all()
+
+
+@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in SEARCHING), ("sim", {"search": "hard"}), ("hcn", {}), ("diffumin", {"noise_steps": 20})])
+def test_one_persons_candidates_are_answered_as_rows_of_many(name, settings):
+    """A single window takes the quick way: events in a row, nothing looked up but what is chosen, keys of the newest events made once."""
+    kept = {key: value for key, value in LONG.items() if key in type(toy_ranker(name)).Config.model_fields}
+    model = toy_ranker(name, signal=True, **(kept | settings))
+    rows = toy_rows(40, weights=True)
+    person = np.flatnonzero(rows.users == rows.users[np.argmax(rows.stops - rows.starts)])
+    alone = model.logit(gather(rows, person, 2, 4))
+    assert len(gather(rows, person, 2, 4).long.starts) == 1
+    together = model.logit(gather(rows, np.arange(40), 2, 4))[person]
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)

@@ -51,16 +51,15 @@ class Denoiser(nn.Module):
         self.attend = nn.ModuleList(nn.MultiheadAttention(width, heads, batch_first=True) for _ in range(layers))
         self.cross = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.Linear(width, width)) for _ in range(layers))
         self.net = nn.ModuleList(nn.Sequential(nn.Linear(width, inner * width), nn.ReLU(), nn.Linear(inner * width, width)) for _ in range(layers))
-        self.norms = nn.ModuleList(nn.ModuleList(nn.LayerNorm(width) for _ in range(3)) for _ in range(layers))
+        self.after_attend, self.after_cross, self.after_net = (nn.ModuleList(nn.LayerNorm(width) for _ in range(layers)) for _ in range(3))
 
     def forward(self, tokens: Tensor, view: Tensor, t: Tensor, place: Tensor) -> Tensor:
         """tokens (B, C, H), view (B, H), t (B,) steps, place (B,) of the noisy token -> (B, H)"""
         x = tokens + self.time(sinusoid(t, tokens.shape[-1]))[:, None]
-        for attend, cross, net, norms in zip(self.attend, self.cross, self.net, self.norms, strict=True):
-            first, second, third = norms  # type: ignore[misc]
-            x = first(x + attend(x, x, x, need_weights=False)[0])
-            x = second(x + cross(view)[:, None])
-            x = third(x + net(x))
+        for layer, attend in enumerate(self.attend):
+            x = self.after_attend[layer](x + attend(x, x, x, need_weights=False)[0])
+            x = self.after_cross[layer](x + self.cross[layer](view)[:, None])
+            x = self.after_net[layer](x + self.net[layer](x))
         return x[torch.arange(len(x), device=x.device), place]
 
 
@@ -68,7 +67,7 @@ def one_noisy(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens (B, C, H) and noisy ones -> (B C, C, H), for each token all clean but itself; and (B C,) which that is."""
     B, C, H = clean.shape
     own = torch.eye(C, dtype=torch.bool, device=clean.device)[None, :, :, None]
-    return torch.where(own, noisy[:, None], clean[:, None]).view(B * C, C, H), torch.arange(C, device=clean.device).repeat(B)
+    return torch.where(own, noisy[:, None], clean[:, None]).reshape(B * C, C, H), torch.arange(C, device=clean.device).repeat(B)
 
 
 def sinusoid(t: Tensor, width: int) -> Tensor:

@@ -108,6 +108,13 @@ class TargetAttention(nn.Module):
             summed = values.new_zeros(len(query), values.shape[1]).index_add(0, rows, weighted)
         return self.out(summed) if self.inner else summed
 
+    def shared(self, query: Tensor, events: Tensor) -> Tensor:
+        """The same of many targets (B, H) and one history (T, H), at least one event, whose keys and values are then made once (multihead with `inner`)."""
+        q, k, v = (layer(x).view(len(x), self.heads, -1) for layer, x in ((self.of_query, query), (self.of_key, events), (self.of_value, events)))
+        scores = torch.einsum("bhd,thd->bht", q, k) * self.scale
+        weights = torch.softmax(scores, dim=2) if self.weights == "softmax" else torch.relu(scores) if self.weights == "relu" else scores
+        return self.out(torch.einsum("bht,thd->bhd", weights, v).flatten(1))  # type: ignore[no-any-return]
+
     def weigh(self, query: Tensor, events: Tensor, mask: Tensor, rows: Tensor, full: bool) -> Tensor:
         """(E, heads) weights of the events; `full`: there is no padding."""
         if self.scorer == "mean":

@@ -58,15 +58,19 @@ class UnitStore(nn.Module):
     def __init__(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
         """vectors name -> (N, width) float32 or int8, masks name -> (N,)"""
         super().__init__()
+        self.kinds, self.width = len(vectors), sum(values.shape[1] for values in vectors.values())
+        lengths = {name: torch.cat([block.float().norm(dim=1) for block in values.split(1 << 16)]) for name, values in vectors.items()}
+        there = {name: masks[name] & (length > 0) for name, length in lengths.items()}
+        kinds = torch.stack(list(there.values())).sum(0).clamp(min=1)
         for place, (name, values) in enumerate(vectors.items()):
             self.register_buffer(f"values_{place}", values, persistent=False)
-            self.register_buffer(f"mask_{place}", masks[name], persistent=False)
-        self.kinds, self.width = len(vectors), sum(values.shape[1] for values in vectors.values())
+            self.register_buffer(f"scale_{place}", torch.where(there[name], 1 / (lengths[name] * kinds.sqrt()), 0.0), persistent=False)
+
+    def has(self, items: Tensor) -> Tensor:
+        """Item codes (...) -> whether there is any content"""
+        return torch.stack([self.get_buffer(f"scale_{place}")[items] > 0 for place in range(self.kinds)]).any(0)
 
     def forward(self, items: Tensor) -> Tensor:
         """Item codes (...,) -> (..., width) float32"""
-        parts = []
-        for place in range(self.kinds):
-            rows = self.get_buffer(f"values_{place}")[items].float()
-            parts.append(F.normalize(rows, dim=-1) * self.get_buffer(f"mask_{place}")[items][..., None])
-        return F.normalize(torch.cat(parts, dim=-1), dim=-1)
+        parts = [self.get_buffer(f"values_{place}")[items] * self.get_buffer(f"scale_{place}")[items][..., None] for place in range(self.kinds)]
+        return parts[0] if self.kinds == 1 else torch.cat(parts, dim=-1)

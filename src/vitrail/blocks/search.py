@@ -50,33 +50,54 @@ class TwoStageSearch(nn.Module):
         return query @ keys.T  # of signs: bits - 2 x the Hamming distance
 
     def forward(self, query: Tensor, keys: Tensor, items: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-        """items (E,) the row of `keys` of each event -> places among the events (B, K) and the mask of those that are there (B, K), best first."""
-        return best(self.relevance(query, keys), items, windows, self.top)
+        """items (E,) the row of `keys` of each event -> places among the events (B, K) and the mask of those that are there (B, K)."""
+        return best(self.relevance(query, keys), items, windows, self.top, whole=self.how in ("hard", "lsh"))
 
 
 @torch.no_grad()
-def best(relevance: Tensor, items: Tensor, windows: Windows, top: int, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def best(
+    relevance: Tensor, items: Tensor, windows: Windows, top: int, bias: Tensor | None = None, *, whole: bool = False
+) -> tuple[Tensor, Tensor]:
     """The `top` events of each row's window by relevance (B, n) of their items (E,), plus `bias` (W, T) of their places: places (B, K), mask (B, K).
 
-    K = min(top, T). What has relevance -inf is never chosen.
+    K = min(top, T). What has relevance -inf is never chosen; of equals the newest are. `whole`: relevances are whole numbers, up to 2^24 / T, so that
+    recency is told in the same number.
     """
     places, there = windows.places()
-    at, T = items[places], there.shape[1]
-    relevance = relevance.detach().double()  # so that recency can decide between equals and never between others
-    finite = relevance.masked_fill(relevance == NEVER, 0.0)
-    newest = torch.arange(T, device=items.device) * ((1e-9 / T) * (1.0 + finite.abs().amax() if finite.numel() else 1.0))
-    told = newest.expand(there.shape) if bias is None else newest + bias.double()
-    told = told.masked_fill(~there, NEVER)
-    chosen, masks = [], []
-    for rows in torch.arange(len(relevance), device=items.device).split(max(CHUNK // T, 1)):
-        of = windows.of[rows]
-        scores = relevance[rows].index_select(1, at[0]) if len(at) == 1 else relevance[rows].gather(1, at[of])
-        found, steps = (scores + told[of]).topk(min(top, T), dim=1)
+    T, relevance = there.shape[1], relevance.detach().float()
+    recency = torch.arange(T, device=items.device, dtype=torch.float32).expand(there.shape)
+    told = recency if whole else torch.zeros_like(recency) if bias is None else bias.float()
+    plain = not whole and bias is None and bool(there.all())
+    told, at = told.masked_fill(~there, NEVER), items[places]
+    chosen, masks = [places.new_zeros(0, min(top, T))], [there.new_zeros(0, min(top, T))]
+    step = max(CHUNK // T, 1)
+    for start in range(0, len(relevance), step):
+        of = windows.of[start : start + step]
+        scores = _of_events(relevance[start : start + step], at, of)
+        if not plain:
+            scores = torch.add(told if len(told) == 1 else told[of], scores, alpha=T if whole else 1)
+        found, steps = scores.topk(min(top, T), dim=1)
+        if not whole:
+            edge = found[:, -1:]
+            tied = ((scores == edge).sum(1) > (found == edge).sum(1)) & (edge[:, 0] > NEVER)
+            if bool(tied.any()):  # recency decides, as a number that is less than any difference between others
+                exact = scores[tied].double()
+                least = torch.finfo(torch.float32).eps * exact.masked_fill(exact == NEVER, 0.0).abs().amax(1, keepdim=True).clamp(min=1e-30) / (8 * T)
+                steps[tied] = (exact + recency[:1] * least).topk(min(top, T), dim=1).indices
         chosen.append(places[of[:, None], steps])
         masks.append(found > NEVER)
-    if not chosen:
-        return places.new_zeros(0, min(top, T)), there.new_zeros(0, min(top, T))
-    return torch.cat(chosen).masked_fill(~(mask := torch.cat(masks)), 0), mask
+    mask = torch.cat(masks)
+    return torch.cat(chosen).masked_fill(~mask, 0), mask
+
+
+def _of_events(relevance: Tensor, at: Tensor, of: Tensor) -> Tensor:
+    """relevance (B, n), at (W, T) items of events, of (B,) windows -> (B, T)"""
+    if len(at) > 1:
+        return relevance.gather(1, at[of])
+    first = int(at[0, 0])  # one window, whose events mostly stand in a row (LongRanker.look)
+    if torch.equal(at[0], torch.arange(first, first + at.shape[1], device=at.device)):
+        return relevance[:, first : first + at.shape[1]]
+    return relevance.index_select(1, at[0])
 
 
 def signs(x: Tensor, planes: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ Letters: B batch, E events, n distinct items, K events chosen, T time steps, W w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -97,12 +99,10 @@ class StoredContent(ContentSettings):
 
 @dataclass(frozen=True)
 class Look:
-    """A batch with each distinct item looked up once."""
+    """A batch with each item looked up once, when it is needed."""
 
     items: Tensor
-    """(n,) codes of the distinct items"""
-    values: Tensor
-    """(n, H) their vectors"""
+    """(n,) codes of the items: distinct ones, but for the events of a single window, which follow one another as they happened"""
     at: Tensor
     """(B,) the target of each row among them"""
     newest: Tensor
@@ -110,11 +110,27 @@ class Look:
     events: Tensor
     """(E',) the events of the windows among them"""
     windows: Windows
+    item: Callable[[Tensor], Tensor]
+    """item codes -> their vectors"""
 
     @property
+    def single(self) -> bool:
+        """Whether all rows have one window: the candidates of one person."""
+        return len(self.windows.starts) == 1
+
+    @cached_property
+    def values(self) -> Tensor:
+        """(n, H) the vectors of all items"""
+        return self.item(self.items)
+
+    def vectors(self, at: Tensor) -> Tensor:
+        """(...) places among the items -> (..., H)"""
+        return self.item(self.items[at]) if self.single and "values" not in self.__dict__ else F.embedding(at, self.values)
+
+    @cached_property
     def target(self) -> Tensor:
         """(B, H)"""
-        return F.embedding(self.at, self.values)
+        return self.vectors(self.at)
 
 
 class LongRanker(HistoryRanker):
@@ -132,19 +148,27 @@ class LongRanker(HistoryRanker):
 
     def recent(self, attention: TargetAttention, batch: Impressions, look: Look) -> Tensor:
         """(B, H) the interest in the newest `length` events."""
-        return attention.packed(look.target, self.happened(F.embedding(look.newest, look.values), batch), batch.mask)
+        events = self.happened(look.vectors(look.newest), batch)
+        if not look.single or self.training or not len(events):
+            return attention.packed(look.target, events, batch.mask)
+        return attention.shared(look.target, events[: len(events) // len(look.at)])
 
     def found(self, attention: TargetAttention, batch: Impressions, look: Look, places: Tensor, mask: Tensor, clock: RelativeTime | None) -> Tensor:
         """(B, H) the interest in the events at `places` (B, K) of the windows that `mask` (B, K) has, each with how long ago it was."""
-        events = self.happened(F.embedding(look.events[places], look.values), batch, places)
+        events = self.happened(look.vectors(look.events[places]), batch, places)
         interest: Tensor = attention(look.target, events if clock is None else events + clock(self.gap(clock, batch, places)), mask)
         return interest
 
     def look(self, batch: Impressions) -> Look:
         """Look up what the batch has."""
         assert batch.long is not None
-        present, (at, newest, events) = self.features.distinct(batch.items, batch.history[batch.mask], batch.long.items.long())
-        return Look(present, self.features.item(present), at, newest, events, batch.long)
+        if len(batch.long.starts) == 1 and not self.training:  # one person's candidates: to find out which events are of one item costs more than it saves
+            present, (at, newest) = self.features.distinct(batch.items, batch.history[batch.mask])
+            events = torch.arange(len(present), len(present) + len(batch.long.items), device=present.device)
+            present = torch.cat([present, batch.long.items.long()])
+        else:
+            present, (at, newest, events) = self.features.distinct(batch.items, batch.history[batch.mask], batch.long.items.long())
+        return Look(present, at, newest, events, batch.long, self.features.item)
 
     def happened(self, vectors: Tensor, batch: Impressions, places: Tensor | None = None) -> Tensor:
         """vectors of the newest events (E, H), or of those at `places` (B, K, H) of the windows, with what happened at each added where it is known"""

@@ -109,7 +109,7 @@ class DARE(LongRanker):
         places, mask = best(semantic, look.events, windows, self.config.chosen, bias)
         ids = self.ago.ids(places, windows.stops[windows.of][:, None], None, None)
         weights = shares(semantic.gather(1, look.events[places]) + time[ids], mask)
-        events = torch.cat([F.embedding(look.events[places], look.values), self.ago(ids)], dim=2)
+        events = torch.cat([look.vectors(look.events[places]), self.ago(ids)], dim=2)
         return torch.einsum("bk,bkh->bh", weights, events)
 
     def _crossed(self, look: Look, interest: Tensor) -> tuple[Tensor, ...]:

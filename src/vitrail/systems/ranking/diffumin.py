@@ -71,6 +71,8 @@ class DiffuMIN(LongRanker):
         H, C = self.features.item_width, config.channels
         if H < C or H % config.heads:
             raise SettingError(f"channels={C} must be at most the width {H} of an item's vector (dim times its fields), and heads={config.heads} divide it.")
+        if config.draw_steps > config.noise_steps:
+            raise SettingError(f"draw_steps={config.draw_steps} must be at most noise_steps={config.noise_steps}.")
         self.span = nn.Linear(H, C * H)
         self.encoder = TransformerStack(H, 1, config.heads, config.dropout, length=config.length + 1)
         self.draws = bool(config.diffusion or config.contrast)
@@ -96,7 +98,7 @@ class DiffuMIN(LongRanker):
     def recent_at_target(self, batch: Impressions, look: Look) -> Tensor:
         """(B, H) the newest events and the target behind them through a Transformer, read at the target."""
         length = batch.mask.sum(1)
-        events = F.pad(padded(self.happened(F.embedding(look.newest, look.values), batch), batch.mask), (0, 0, 0, 1))
+        events = F.pad(padded(self.happened(look.vectors(look.newest), batch), batch.mask), (0, 0, 0, 1))
         row = torch.arange(len(length), device=length.device)
         events = events.index_put((row, length), look.target)
         mask = F.pad(batch.mask, (0, 1)).index_put((row, length), torch.ones_like(length, dtype=torch.bool))

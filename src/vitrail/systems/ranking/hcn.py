@@ -62,7 +62,7 @@ class HCN(LongRanker):
     def interests(self, look: Look, length: int) -> tuple[Tensor, Tensor]:
         """(W, 2 K, H) interests of each window and the mask of those that are there (W, 2 K): long ones that attended to the short, and the other way round."""
         places, there = look.windows.places()
-        events = F.embedding(look.events[places], look.values)
+        events = look.vectors(look.events[places])
         short = there & (places >= look.windows.stops[:, None] - length)
         K = self.config.interests
         long, brief = self.of_long(events, there & ~short), self.of_short(events, short)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.interest import shares
@@ -57,15 +56,14 @@ class MUSE(LongRanker):
     def logit(self, batch: Impressions) -> Tensor:
         """[newest events ; found events ; means of both ; target ; histograms of both ; other fields] -> MLP"""
         look = self.look(batch)
-        units, row = self.frozen(look.items), batch.mask.nonzero()[:, 0]
-        has = units.any(1)
-        cosines = F.embedding(look.at, units) @ units.T  # (B, n)
-        places, mask = best(cosines.masked_fill(~has, NEVER), look.events, look.windows, self.config.chosen)
+        units, has, row = self.frozen(look.items), self.frozen.has(look.items), batch.mask.nonzero()[:, 0]
+        cosines = units[look.at] @ units.T  # (B, n)
+        places, mask = best(cosines if bool(has.all()) else cosines.masked_fill(~has, NEVER), look.events, look.windows, self.config.chosen)
         at = look.events[places]
-        events, near = self.happened(F.embedding(at, look.values), batch, places), cosines.gather(1, at)
+        events, near = self.happened(look.vectors(at), batch, places), cosines.gather(1, at)
         found = self.long(look.target, events, mask, near)
         mean = (events * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        total = torch.zeros_like(look.target).index_add(0, row, F.embedding(look.newest, look.values))
+        total = torch.zeros_like(look.target).index_add(0, row, look.vectors(look.newest))
         mean_newest = total / batch.mask.sum(1, keepdim=True).clamp(min=1)
         spread = cosines.new_zeros(batch.mask.shape).masked_scatter(batch.mask, cosines[row, look.newest])
         known = torch.zeros_like(batch.mask).masked_scatter(batch.mask, has[look.newest] & has[look.at][row])
