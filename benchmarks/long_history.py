@@ -102,7 +102,8 @@ def cost(model: Ranker, dataset: Dataset, repeats: int = 7) -> dict[str, float]:
 def measured(name: str, length: int, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
     """Fit with each seed, or take up a finished run: AUC of the test part, and the cost."""
     system, own = SYSTEMS[name]
-    told = {key: value for key, value in (BASE | own | {"epochs": options.epochs} | parse_assignments(options.set)).items() if key in registry.find(system).Config.model_fields}
+    told = BASE | own | {"epochs": options.epochs} | parse_assignments(options.set)
+    told = {key: value for key, value in told.items() if key in registry.find(system).Config.model_fields}
     if name != FIRST:
         told["long"] = length
     found: dict[str, Any] = {"auc": [], "valid": [], "epochs": [], "seconds": []}

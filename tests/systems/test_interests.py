@@ -106,7 +106,7 @@ def test_hcn_takes_the_nearest_interest():
     for b in range(40):
         w = int(batch.long.of[b])
         near = [((interests[w, k] + model.person(others[b])) @ look.target[b]).item() for k in range(4) if there[w, k]]
-        wanted = (max(near) if near else 0.0) + model.rest(others[b]).item() + model.bias[batch.items[b]].item()
+        wanted = (max(near) if near else 0.0) + model.rest(others[b]).item() + model.level[batch.items[b]].item()
         assert model.logit(batch)[b].item() == pytest.approx(wanted, abs=1e-5)
 
 

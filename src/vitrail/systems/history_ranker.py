@@ -90,6 +90,13 @@ class LongSettings(HistorySettings):
         return self.long
 
 
+class SearchSettings(LongSettings):
+    """Settings of those with attention to the newest events beside a long interest."""
+
+    product: bool = True
+    """The MLP reads interest * target too, as that of DIN does; else what is side by side alone."""
+
+
 class StoredContent(ContentSettings):
     """Settings of rankers that read frozen content vectors."""
 
@@ -185,6 +192,11 @@ class LongRanker(HistoryRanker):
         timed = long.times is not None and batch.now is not None and clock.kind == "interval"
         times, now = (long.times[places], batch.now[:, None]) if timed else (None, None)  # type: ignore[index]
         return clock.ids(places, long.stops[long.of][:, None], times, now)
+
+    def sided(self, batch: Impressions, look: Look, *interests: Tensor) -> Tensor:
+        """[target ; interests (B, H) ; their products with the target where `product` is set ; other fields] -> (B,) logits"""
+        products = [interest * look.target for interest in interests] if self.config.product else []
+        return self.finish(batch, look.target, *interests, *products)
 
     def category(self, name: str) -> Tensor:
         """(N,) codes of the item field `name` (none: the first categorical one), of several values the first. Raises SettingError where there is none."""

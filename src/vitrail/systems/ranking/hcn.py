@@ -57,7 +57,7 @@ class HCN(LongRanker):
         self.gate = linear(2 * H, 1)
         others = self.features.dim * self.features.other_fields
         self.person, self.rest = nn.Linear(others, H, bias=False), linear(others, 1)
-        self.bias = nn.Parameter(torch.zeros(sizes.items, 1))
+        self.level = nn.Parameter(torch.zeros(sizes.items, 1))
 
     def interests(self, look: Look, length: int) -> tuple[Tensor, Tensor]:
         """(W, 2 K, H) interests of each window and the mask of those that are there (W, 2 K): long ones that attended to the short, and the other way round."""
@@ -88,7 +88,7 @@ class HCN(LongRanker):
         scale = near if self.config.read == "max" else torch.softmax(near, dim=1) * near
         score = scale.amax(1) if self.config.read == "max" else scale.sum(1)
         score = torch.where(there.any(1)[look.windows.of], score, 0.0)
-        return score + self.rest(others).squeeze(1) + F.embedding(batch.items, self.bias).squeeze(1), interests
+        return score + self.rest(others).squeeze(1) + F.embedding(batch.items, self.level).squeeze(1), interests
 
     def logit(self, batch: Impressions) -> Tensor:
         """The inner product of the item with the nearest interest, plus what the other fields and the item add"""

@@ -1,8 +1,8 @@
 """SIM. Pi et al., CIKM 2020, arXiv:2006.05639. Of a long history only the events that a search finds for the target reach attention, which also reads how
 long ago they were; beside it attention over the newest events. `search: hard` takes the newest events of the target's category; `soft` those of the
 largest inner products (Wa target).(Wb event), which an auxiliary prediction from their weighted sum teaches, as the search itself passes no gradient.
-Differs from the ports: the sum of the auxiliary prediction is a mean, so that 10 and 10,000 events are of one scale; padding is never found. Numbers:
-benchmarks/long_history.py makes them."""
+Differs from the ports: the sum of the auxiliary prediction is a mean, so that 10 and 10,000 events are of one scale; padding is never found; `product` is
+on. Numbers: benchmarks/long_history.py makes them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vitrail.blocks.search import TwoStageSearch, multiplicities
 from vitrail.config import NonNegativeFloat, PositiveInt
 from vitrail.data.batches import Impressions
 from vitrail.systems.base import Given, Sizes, system
-from vitrail.systems.history_ranker import LongRanker, Look, Time
+from vitrail.systems.history_ranker import LongRanker, Look, SearchSettings, Time
 
 
 @system("sim", stage="rank", family="ranking", paper="2006.05639", year=2020)
 class SIM(LongRanker):
     """Search a long history for the target's like, then attend."""
 
-    class Config(LongRanker.Config):
+    class Config(SearchSettings):
         """Settings of sim."""
 
         search: Literal["soft", "hard"] = "soft"
@@ -47,7 +47,7 @@ class SIM(LongRanker):
         else:
             self.of_target, self.of_event = linear(H, H), linear(H, H)
             self.foresees = Tower(2 * H, config.auxiliary_hidden, config.activation, out=1)
-        self.top(3 * H)
+        self.top((5 if config.product else 3) * H)
 
     def logit(self, batch: Impressions) -> Tensor:
         """[target ; newest events ; found events ; other fields] -> MLP"""
@@ -63,7 +63,7 @@ class SIM(LongRanker):
 
     def _read(self, batch: Impressions, look: Look) -> Tensor:
         places, mask = self.search(*self._asked(look), look.events, look.windows)
-        return self.finish(batch, look.target, self.recent(self.newest, batch, look), self.found(self.long, batch, look, places, mask, self.ago))
+        return self.sided(batch, look, self.recent(self.newest, batch, look), self.found(self.long, batch, look, places, mask, self.ago))
 
     def _asked(self, look: Look) -> tuple[Tensor, Tensor]:
         """What is searched with (B, ...), and in (n, ...)."""
