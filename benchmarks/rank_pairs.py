@@ -90,7 +90,7 @@ def main() -> int:
         for name in names:
             system, own = told(name)
             settings = {key: value for key, value in common.items() if key in registry.find(system).Config.model_fields} | own
-            out = options.out / f"{options.data_set}-{name.translate(str.maketrans(' :=,', '----'))}-{seed}"
+            out = options.out / f"{dataset.info.name}-{name.translate(str.maketrans(' :=,', '----'))}-{seed}"
             fit(system, dataset, split="pairs", out=out, seed=seed, resume=True, settings=settings, quiet=not sys.stderr.isatty())
             recommender = load(out)
             evaluation = evaluate_run(recommender, data=dataset)
@@ -117,9 +117,9 @@ def main() -> int:
         goals.append(_record.goal(f"{name} - {options.base}: low end of the GAUC difference, each user's AUC averaged over seeds", low, least=0.0))
     for name, found in results["baselines"].items():
         print(f"{name} alone: GAUC {found['gauc']:.4f}, AUC {found['auc']:.4f}")
-    plain = options.data_set == "beauty" and names == ["din", "mean pooling"]
-    record = "rank_pairs" if plain else f"rank_pairs_{options.data_set}"
-    return _record.save(record, results, goals, before=before, settings={"data set": options.data_set, "seeds": options.seeds, "settings": common})
+    plain = dataset.info.name == "beauty" and names == ["din", "mean pooling"]
+    record = "rank_pairs" if plain else f"rank_pairs_{dataset.info.name}"
+    return _record.save(record, results, goals, before=before, settings={"data set": dataset.info.name, "seeds": options.seeds, "settings": common})
 
 
 if __name__ == "__main__":

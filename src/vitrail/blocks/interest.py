@@ -87,6 +87,8 @@ class TargetAttention(nn.Module):
             self.of_query, self.of_key = nn.Linear(width, wide, bias=False), nn.Linear(width, wide, bias=False)
         if self.inner:
             self.of_value, self.out = nn.Linear(width, wide, bias=False), nn.Linear(wide, width, bias=False)
+            for layer in (self.of_query, self.of_key, self.of_value, self.out):  # as click-through libraries do; torch's own starts make a third of a value
+                nn.init.xavier_normal_(layer.weight)
 
     def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """query (B, H), keys (B, T, H), mask (B, T) true where an event is -> (B, H); 0 for an empty history."""
