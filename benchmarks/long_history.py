@@ -7,8 +7,9 @@
 The shop is simulated with planted long-range interest: in the first half of a person's events one interest follows another, in the second half every other
 visit returns to one of them, which the newest 50 events mostly do not show. Rows are the newest events of each person, each beside an item drawn uniformly
 from those the person never had; of a person's rows the last fifth is the test, the fifth before it the validation, by which epochs are chosen. All systems
-have the same fields, width, tower, optimiser and rows. Content is TF-IDF of titles and descriptions. The cost is that of `score`, from the history in codes to
-calibrated chances, for one person and 200 candidates on one core; histories are stored once and no candidate copies one.
+have the same fields, width, tower, optimiser and rows; attention, where a system leaves it open, is DIN's MLP with a softmax. Content is TF-IDF of titles
+and descriptions. The cost is that of `score`, from the history in codes to calibrated chances, for one person and 200 candidates on one core; histories
+are stored once and no candidate copies one.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from vitrail.train.fit import evaluate_run, fit
 from vitrail.train.rank import part_rows
 
 BASE: dict[str, Any] = {
-    "attributes": ["category", "subcategory", "colour"], "past": False, "dim": 16, "length": 50, "batch": 256, "lr": 2e-3, "metric": "auc", "patience": 2,
-    "hidden": [80, 40],
+    "attributes": ["category", "subcategory", "colour"], "past": False, "dim": 16, "length": 50, "batch": 256, "lr": 5e-3, "scale": 0.1, "metric": "auc",
+    "patience": 2, "hidden": [80, 40], "attention": "mlp",
 }  # fmt: skip
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "DIN, newest 50": ("din", {"weights": "softmax"}),

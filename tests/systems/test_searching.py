@@ -235,7 +235,10 @@ def test_windows_and_clocks_of_found_events():
     assert (model.gap(interval, timed, torch.zeros(40, 2, dtype=torch.long)) == 3).all()
 
 
-@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in [*SEARCHING, "hcn", "diffumin"]), ("sim", {"search": "hard", "product": False})])
+SLOTS = [("sim", {"search": "hard", "product": False}), ("eta", {"attention": "mlp"})]
+
+
+@pytest.mark.parametrize(("name", "settings"), [*((name, {}) for name in [*SEARCHING, "hcn", "diffumin"]), *SLOTS])
 def test_one_persons_candidates_are_answered_as_rows_of_many(name, settings):
     """A single window takes the quick way: events in a row, nothing looked up but what is chosen, keys of the newest events made once."""
     kept = {key: value for key, value in LONG.items() if key in type(toy_ranker(name)).Config.model_fields}

@@ -77,10 +77,14 @@ class LongSettings(HistorySettings):
     """Newest events that are searched, those of `length` among them."""
     chosen: PositiveInt = 50
     """Events K that the search gives to attention."""
+    attention: Literal["multihead", "mlp"] = "multihead"
+    """How events are scored: by dot products of projections, or by DIN's MLP over [q ; k ; q - k ; q * k]; a softmax follows."""
+    attention_hidden: list[PositiveInt] = [64]
+    """Widths of the scoring MLP."""
     attention_dim: PositiveInt = 64
-    """Width A that queries, keys and values are projected to."""
+    """Width A that queries, keys and values are projected to (multihead)."""
     heads: PositiveInt = 2
-    """Heads of attention; must divide `attention_dim`."""
+    """Heads of attention; must divide `attention_dim` (multihead)."""
     batch: PositiveInt = 256
     """Impressions a step."""
 
@@ -147,8 +151,10 @@ class LongRanker(HistoryRanker):
         """Settings of rankers that search."""
 
     def attend(self) -> TargetAttention:
-        """Multi-head attention of the target. Raises SettingError where heads do not fit."""
+        """Attention of the target, as the settings say. Raises SettingError where heads do not fit."""
         c = self.config
+        if c.attention == "mlp":
+            return TargetAttention(self.features.item_width, "mlp", "softmax", hidden=c.attention_hidden, act=c.activation)
         if c.attention_dim % c.heads:
             raise SettingError(f"heads={c.heads} does not divide attention_dim={c.attention_dim}: choose a divisor.")
         return TargetAttention(self.features.item_width, "multihead", "softmax", heads=c.heads, scale=True, inner=c.attention_dim)
@@ -156,7 +162,7 @@ class LongRanker(HistoryRanker):
     def recent(self, attention: TargetAttention, batch: Impressions, look: Look) -> Tensor:
         """(B, H) the interest in the newest `length` events."""
         events = self.happened(look.vectors(look.newest), batch)
-        if not look.single or self.training or not len(events):
+        if not look.single or self.training or not len(events) or not attention.inner:
             return attention.packed(look.target, events, batch.mask)
         return attention.shared(look.target, events[: len(events) // len(look.at)])
 
