@@ -1,11 +1,13 @@
-"""DIN against mean pooling on the pair protocol over Amazon Beauty: GAUC of both, and its difference with a paired bootstrap over users.
+"""Rankers on the pair protocol over Amazon Beauty or Sports: GAUC of each, and its difference from a base with a paired bootstrap over users.
 
-    python benchmarks/rank_pairs.py                          # three seeds, the full run
-    python benchmarks/rank_pairs.py --seeds 0 --epochs 2     # a look
+    python benchmarks/rank_pairs.py                                                  # din against mean pooling, three seeds, the full run
+    python benchmarks/rank_pairs.py --systems din dien tin dare --data-set sports
+    python benchmarks/rank_pairs.py --systems tin tin:time=none --seeds 0 --epochs 2  # a look; settings of a system's own after a colon, with commas
 
 Rows: each event of a user but the first and one uniform item the user never had; a user's last event is the test, the last but one the validation (the
-three-way cut of TIN), by which epochs are chosen. Brand and categories are fields. Both systems are `din`, with `attention` mlp and mean; all else is equal.
-A user's AUC is averaged over seeds, then users are drawn anew.
+three-way cut of TIN), by which epochs are chosen. Brand and categories are fields. `mean pooling` is `din` with `attention: mean`; all that systems have in
+common is equal. Beside them what popularity alone gives (training events of the item) and the length of the history alone. A user's AUC is averaged over
+seeds, then users are drawn anew.
 """
 
 from __future__ import annotations
@@ -19,68 +21,105 @@ from typing import Any
 import _record
 import numpy as np
 
+from vitrail.config import parse_assignments
 from vitrail.data.dataset import Dataset
+from vitrail.data.impressions import ImpressionSplit, Rows
 from vitrail.data.ingest import IngestSettings, ingest
 from vitrail.evaluation import binary
 from vitrail.funnel.recommender import load
+from vitrail.systems import registry
 from vitrail.systems.ranker import Ranker
 from vitrail.train.fit import evaluate_run, fit
 from vitrail.train.rank import part_rows
 
 BASE: dict[str, Any] = {"attributes": ["attributes"], "past": False, "dim": 32, "batch": 1024, "lr": 1e-3, "epochs": 20, "patience": 2, "dropout": 0.2}
-SYSTEMS: dict[str, dict[str, Any]] = {"din": {"attention": "mlp", "weights": "softmax"}, "mean pooling": {"attention": "mean"}}
+SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "din": ("din", {"attention": "mlp", "weights": "softmax"}),
+    "mean pooling": ("din", {"attention": "mean"}),
+    "dien": ("dien", {"hidden": [80, 40]}),
+    "dare": ("dare", {"hidden": [80, 40], "long": 50}),
+    "sim": ("sim", {"long": 50}),
+    "muse": ("muse", {"hidden": [80, 40], "long": 50}),
+}
+"""Names that mean more than a system; any other name is that of a system, as it is but for what all have in common."""
+FOLDERS = {"beauty": "amazon-beauty-2014", "sports": "amazon-sports-2014"}
 
 
-def beauty(folder: Path) -> Dataset:
-    """Amazon Beauty in `folder`, ingested once from VITRAIL_DATA."""
+def told(name: str) -> tuple[str, dict[str, Any]]:
+    """`din`, `mean pooling`, `tin:time=none` -> the system and its own settings."""
+    first, _, rest = name.partition(":")
+    system, own = SYSTEMS.get(first, (first, {}))
+    return system, own | parse_assignments(rest.split(",") if rest else [])
+
+
+def amazon(name: str, folder: Path) -> Dataset:
+    """Amazon Beauty or Sports in `folder`, ingested once from VITRAIL_DATA."""
     if not (folder / "dataset.yaml").exists():
-        source = Path(os.environ.get("VITRAIL_DATA", _record.ROOT.parent / "shared" / "data")) / "amazon-beauty-2014"
+        source = Path(os.environ.get("VITRAIL_DATA", _record.ROOT.parent / "shared" / "data")) / FOLDERS[name]
         ingest([source / "sequences.txt"], items=[source / "items.tsv"], out=folder, settings=IngestSettings(ordered=True))
     return Dataset(folder)
 
 
+def baselines(rows: Rows, split: ImpressionSplit) -> dict[str, dict[str, float]]:
+    """AUC and GAUC of popularity in training alone, and of the length of the history alone."""
+    taken = split.train.items[split.train.labels > 0.5]
+    scores = {"popularity": np.bincount(taken, minlength=rows.log.n_items)[rows.items], "length of history": rows.stops - rows.starts}
+    labels = rows.labels > 0.5
+    return {name: {"auc": binary.auc(labels, s.astype(float)), "gauc": binary.gauc(labels, s.astype(float), rows.users)[0]} for name, s in scores.items()}
+
+
 def main() -> int:
-    """Fit both with each seed and compare."""
+    """Fit all with each seed and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=_record.ROOT / "runs" / "rank_pairs" / "beauty", help="where the data set is, or is made")
+    parser.add_argument("--data-set", choices=list(FOLDERS), default="beauty")
+    parser.add_argument("--data", type=Path, help="where the data set is, or is made; another one than Amazon's may stand there")
     parser.add_argument("--out", type=Path, default=_record.ROOT / "runs" / "rank_pairs", help="where runs go; a finished one is not fitted again")
+    parser.add_argument("--systems", nargs="+", default=["din"], metavar="NAME", help=f"systems, or one of {', '.join(SYSTEMS)}")
+    parser.add_argument("--base", default="mean pooling", metavar="NAME", help="what the others are compared with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="epochs at most")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of both")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of all that have them")
     options = parser.parse_args()
     before = _record.load()
-    from vitrail.config import parse_assignments
-
-    told = BASE | ({"epochs": options.epochs} if options.epochs else {}) | parse_assignments(options.set)
-    dataset = beauty(options.data)
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in SYSTEMS}
+    common = BASE | ({"epochs": options.epochs} if options.epochs else {}) | parse_assignments(options.set)
+    dataset = amazon(options.data_set, options.data or _record.ROOT / "runs" / "rank_pairs" / options.data_set)
+    names = list(dict.fromkeys([*options.systems, options.base]))
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in names}
     results: dict[str, Any] = {}
-    rows = None
     for seed in options.seeds:
-        for name, own in SYSTEMS.items():
-            out = options.out / f"{name.replace(' ', '-')}-{seed}"
-            fit("din", dataset, split="pairs", out=out, seed=seed, resume=True, settings=told | own, quiet=not sys.stderr.isatty())
+        for name in names:
+            system, own = told(name)
+            settings = {key: value for key, value in common.items() if key in registry.find(system).Config.model_fields} | own
+            out = options.out / f"{dataset.info.name}-{name.translate(str.maketrans(' :=,', '----'))}-{seed}"
+            fit(system, dataset, split="pairs", out=out, seed=seed, resume=True, settings=settings, quiet=not sys.stderr.isatty())
             recommender = load(out)
             evaluation = evaluate_run(recommender, data=dataset)
             assert isinstance(recommender.model, Ranker)
-            rows, _ = part_rows(recommender.model, recommender.info, dataset)
+            rows, split = part_rows(recommender.model, recommender.info, dataset)
             scores[name].append(recommender.model.predict(rows).numpy())
+            results.setdefault("baselines", baselines(rows, split))
             info = recommender.info
             valid, test = info["validation"]["metrics"], evaluation.metrics
-            results.setdefault(name, {})[f"seed {seed}"] = {"epochs": info["epochs"], "seconds": info["seconds"], "validation": valid, "test": test}
+            found = {"epochs": info["epochs"], "seconds": info["seconds"], "parameters": info["parameters"], "validation": valid, "test": test}
+            results.setdefault(name, {})[f"seed {seed}"] = found
             print(
                 f"seed {seed} {name:14} epoch {info['epochs']:>2}: GAUC valid {valid['gauc']:.4f}, test {test['gauc']:.4f}; AUC {test['auc']:.4f}", flush=True
             )
-    assert rows is not None
-    for average in ("metric", "score"):
-        found = binary.paired_gauc(rows.labels, scores["din"], scores["mean pooling"], rows.users, average=average)  # type: ignore[arg-type]
-        results[f"difference, {average} averaged"] = dict(found)
-        low, high = found["ci"]
-        told_low = f"{found['diff']:+.4f} ({low:+.4f} to {high:+.4f}), p {found['p']:.4f}"
-        print(f"din - mean pooling, GAUC, {average} averaged over {len(options.seeds)} seeds: {told_low}")
-    low = round(results["difference, metric averaged"]["ci"][0], 5)
-    goals = [_record.goal("low end of the GAUC difference, each user's AUC averaged over seeds", low, least=0.0)]
-    return _record.save("rank_pairs", results, goals, before=before, settings={"seeds": options.seeds, "settings": told})
+    goals = []
+    for name in [name for name in names if name != options.base]:
+        for average in ("metric", "score"):
+            found = dict(binary.paired_gauc(rows.labels, scores[name], scores[options.base], rows.users, average=average))  # type: ignore[arg-type]
+            results.setdefault("differences", {}).setdefault(name, {})[average] = found
+            low, high = found["ci"]
+            print(f"{name} - {options.base}, GAUC, {average} averaged over {len(options.seeds)} seeds: {found['diff']:+.4f} ({low:+.4f} to {high:+.4f}), "
+                  f"p {found['p']:.4f}")  # fmt: skip
+        low = round(results["differences"][name]["metric"]["ci"][0], 5)
+        goals.append(_record.goal(f"{name} - {options.base}: low end of the GAUC difference, each user's AUC averaged over seeds", low, least=0.0))
+    for name, found in results["baselines"].items():
+        print(f"{name} alone: GAUC {found['gauc']:.4f}, AUC {found['auc']:.4f}")
+    plain = dataset.info.name == "beauty" and names == ["din", "mean pooling"]
+    record = "rank_pairs" if plain else f"rank_pairs_{dataset.info.name}"
+    return _record.save(record, results, goals, before=before, settings={"data set": dataset.info.name, "seeds": options.seeds, "settings": common})
 
 
 if __name__ == "__main__":

@@ -47,14 +47,19 @@ def checkerboard(folder: Path, *, shuffled: bool = False, side: int = SIDE) -> D
         events, items = events.sample(fraction=1.0, shuffle=True, seed=1), items.reverse()
     info = DatasetInfo(name="checkerboard", order="timestamp", columns={"items": {"colour": "category"}})
     data = write_dataset(folder, info, events, items, overwrite=True)
+    write_content(data, side, shuffled=shuffled, rng=rng)
+    return data
+
+
+def write_content(data: Dataset, side: int, *, shuffled: bool, rng: np.random.Generator) -> None:
+    """Write the vectors of CONTENT for items `i 0` to `i side - 1`: random directions about one of the colour."""
     for n, (name, width) in enumerate(CONTENT.items()):
-        # random directions about one of the colour; one item of each kind has no content
         values = rng.normal(size=(side, width)).astype(np.float32)
         values[:, 0] += np.where(np.arange(side) % 2, 6.0, -6.0)
+        # one item of each kind has no content
         has = np.arange(side) != side - 1 - n
         order = np.flatnonzero(has)[::-1] if shuffled else np.flatnonzero(has)
         write_vectors(data.path, name, values[order], [f"i {i}" for i in order], encoder="random", kind="other")
-    return data
 
 
 def quick(name: str, **settings: Any) -> dict[str, Any]:

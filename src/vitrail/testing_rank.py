@@ -14,16 +14,22 @@ import torch
 
 from vitrail.data.batches import Sets
 from vitrail.data.dataset import Dataset, write_dataset
+from vitrail.data.fields import Catalogue, FeatureSpec, Field
+from vitrail.data.impressions import Rows
+from vitrail.data.log import Log
 from vitrail.data.schema import DatasetInfo
 from vitrail.errors import SettingError
 from vitrail.funnel.recommender import Recommender, load
 from vitrail.systems import registry
+from vitrail.systems.base import Given, Sizes
 from vitrail.systems.ranker import Ranker
-from vitrail.testing import quick, stopped_and_resumed
+from vitrail.testing import CONTENT, quick, stopped_and_resumed, write_content
 from vitrail.train.fit import evaluate_run, fit
 
 SIDE = 16
 HOUR = 3_600_000_000
+TOY = 8
+"""Items of `toy_ranker`."""
 
 
 def impressions(folder: Path, *, shuffled: bool = False, side: int = SIDE) -> Dataset:
@@ -44,7 +50,40 @@ def impressions(folder: Path, *, shuffled: bool = False, side: int = SIDE) -> Da
     if shuffled:
         events, table, items = events.sample(fraction=1.0, shuffle=True, seed=1), table.sample(fraction=1.0, shuffle=True, seed=2), items.reverse()
     info = DatasetInfo(name="impressions", order="timestamp", columns={"items": {"colour": "category"}})
-    return write_dataset(folder, info, events, items, overwrite=True, impressions=table)
+    data = write_dataset(folder, info, events, items, overwrite=True, impressions=table)
+    write_content(data, side, shuffled=shuffled, rng=rng)
+    return data
+
+
+def toy_ranker(name: str, signal: bool = False, **settings: Any) -> Ranker:
+    """A ranker of TOY items with a category, tags and content each, four users with a city, one field of the impression; nothing is fitted."""
+    fields = [
+        Field(name="item", whose="item", kind="id", codes=TOY + 2), Field(name="category", whose="item", kind="category", codes=4),
+        Field(name="tags", whose="item", kind="categories", codes=5), Field(name="city", whose="user", kind="category", codes=4),
+        Field(name="slot", whose="event", kind="category", codes=4, values=["left", "right"]),
+    ]  # fmt: skip
+    spec = FeatureSpec(fields=fields, signal=signal, signals=[0.5] if signal else [])
+    items = np.stack([np.arange(TOY) + 2, np.arange(TOY) % 2 + 2], 1).astype(np.int32)
+    tags = np.array([[2, 3], [4, 0]] * (TOY // 2), dtype=np.int32)
+    catalogue = Catalogue(items, np.array([[2], [3], [2], [0], [1]], dtype=np.int32), {"tags": tags})
+    tables = {key: torch.from_numpy(value) for key, value in catalogue.arrays().items()} | {"occurrences": torch.arange(TOY) + 1}
+    torch.manual_seed(0)
+    cls = registry.find(name)
+    vectors = {name: torch.randn(TOY, width) for name, width in CONTENT.items()}
+    masks = {name: torch.arange(TOY) != place for place, name in enumerate(CONTENT)}
+    config = cls.Config.of({"dim": 4, "length": 5, "scale": 0.5} | settings)
+    model = cls(config, Sizes(4, TOY, dict(CONTENT), spec), Given(tables=tables, vectors=vectors, masks=masks)).eval()
+    assert isinstance(model, Ranker)
+    return model
+
+
+def toy_rows(n: int = 12, weights: bool = False) -> Rows:
+    """Rows for it, over histories of 5, 4, 1 and no events; with `weights`, what happened at each is known."""
+    rng = np.random.default_rng(0)
+    log = Log(np.array([0, 5, 9, 10, 10]), rng.integers(0, TOY, 10).astype(np.int32), TOY, None, np.array([0, 1] * 5, dtype=np.float32) if weights else None)
+    users, items, labels = rng.integers(0, 4, n), rng.integers(0, TOY, n), rng.integers(0, 2, n).astype(np.float32)
+    signals = np.array([1, 2] * 5, dtype=np.int8) if weights else None
+    return Rows(users, items, labels, log.indptr[users + 1], log, fields=rng.integers(0, 4, (n, 1)).astype(np.int32), signals=signals)
 
 
 def settings_of(name: str, **changed: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order
+from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order, windows
 from vitrail.data.impressions import Rows
 from vitrail.data.log import Log
 
@@ -59,3 +59,33 @@ def test_every_row_once_an_epoch_and_resumable():
     halves = [ImpressionBatcher(rows(), batch=10, length=5, seed=3, rank=r, world=2, bucket=2) for r in (0, 1)]
     assert sorted(torch.cat([b.fields[:, 0] for half in halves for b in half.epoch(1)]).tolist()) == list(range(97))
     assert sorted(np.concatenate([chosen for chosen, _ in in_order(rows(), 5, 16)]).tolist()) == list(range(97))
+
+
+def test_windows_hold_the_newest_events_of_each_row_once():
+    r = rows()
+    for length in (3, 100):
+        chosen = np.random.default_rng(1).permutation(97)[:60]
+        found = windows(r, chosen, length)
+        places, mask = found.places()
+        for b, row in enumerate(chosen):
+            where = np.arange(max(r.starts[row], r.stops[row] - length), r.stops[row])
+            w = int(found.of[b])
+            mine = places[w][mask[w]]
+            assert found.items[mine].tolist() == r.log.items[where].tolist() and found.times[mine].tolist() == where.tolist()
+            assert found.signals[mine].tolist() == (where % 3).tolist()
+        assert len(found.items) <= len(r.log) and len(found.starts) == len({(int(r.stops[c]), min(int(r.stops[c] - r.starts[c]), length)) for c in chosen})
+    assert len(windows(r, np.zeros(50, np.int64), 100).items) == r.stops[0] - r.starts[0]
+
+
+def test_histories_of_10_000_events_are_not_copied_a_row():
+    """1,000 rows of two people with 10,000 events each: a batch holds the events once, 4 bytes an item."""
+    log = Log(np.array([0, 10_000, 20_000]), np.zeros(20_000, np.int32), 1)
+    users = np.repeat([0, 1], 500)
+    stops, none = log.indptr[users + 1] - np.tile(np.arange(500), 2), np.zeros((1000, 0), np.int32)
+    r = Rows(users, np.zeros(1000, np.int64), np.zeros(1000, np.float32), stops, log, fields=none)
+    batch = gather(r, np.arange(1000), 50, 10_000)
+    held = sum(t.numel() * t.element_size() for t in (batch.long.items, batch.long.starts, batch.long.stops, batch.long.of))
+    assert len(batch.long.items) == 20_000 and held < 120_000 and batch.to(torch.device("cpu")).long.items is batch.long.items
+    order = ImpressionBatcher(r, batch=300, length=50, seed=0, long=10_000)
+    assert sum(len(b.items) for b in order.epoch(0)) == 1000 and all(b.long is not None for b in order.epoch(0))
+    assert [len(chosen) for chosen, _ in in_order(r, 50, long=10_000)][:2] == [419, 419]

@@ -274,3 +274,27 @@ def test_a_disk_too_small_is_one_sentence_before_anything_is_drawn(tmp_path: Pat
     with pytest.raises(ResourceError, match=r"Simulating 100,000,000 events needs about 1\.\d GiB of disk .*nothing was written"):
         simulate(tmp_path / "d", settings=SimulatorSettings(events=100_000_000, pictures=False))
     assert not list(tmp_path.iterdir())
+
+
+def test_long_range_interest_is_planted(tmp_path: Path) -> None:
+    """Late events come back to interests of the first half of a person's events, which the newest events do not show."""
+    told: dict[str, object] = {"users": 20, "events": 8_000, "items": 2_000, "categories": 40, "activity_spread": 0.0, "old_interests": 20}
+    plain, planted = (simulate(tmp_path / f"{share}", settings=settings(long_range=share, **told)) for share in (0.0, 0.8))
+    assert set(planted.log().lengths.tolist()) == {400} and planted.verify() is None
+
+    def shares(shop: Dataset) -> tuple[float, float]:
+        kinds = (shop.items["category"] + " " + shop.items["subcategory"]).to_physical().rank("dense").to_numpy()
+        log = shop.log()
+        early = late = 0.0
+        for u in range(20):
+            mine = kinds[log.items[log.indptr[u] : log.indptr[u + 1]]]
+            late += np.isin(mine[-20:], mine[:200]).mean() / 20
+            early += np.isin(mine[-20:], mine[-60:-20]).mean() / 20
+        return late, early
+
+    (late, near), (old_late, old_near) = shares(planted), shares(plain)
+    assert late > old_late + 0.1 and late - near > old_late - old_near + 0.1
+    truth = pl.read_parquet(planted.path / "truth" / "user_interests.parquet")
+    ends = truth.filter(pl.col("to") == truth["to"].max()).group_by("user").agg(pl.col("weight").sum(), pl.len())
+    assert ends["len"].unique().to_list() == [23] and np.allclose(ends["weight"], 1.0)
+    assert "long_range" in planted.info.origin["simulator"] and "long_range" not in plain.info.origin["simulator"]

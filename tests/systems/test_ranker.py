@@ -8,53 +8,17 @@ import torch
 
 from vitrail.data.batchers_rows import gather
 from vitrail.data.batches import Sets
-from vitrail.data.fields import Catalogue, FeatureSpec, Field
 from vitrail.data.impressions import Rows, make_impressions
-from vitrail.data.log import Log
 from vitrail.data.splits import Rated
 from vitrail.errors import SettingError
-from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes
 from vitrail.systems.ranking.din import DIN
 from vitrail.testing import checkerboard
+from vitrail.testing_rank import TOY as N
+from vitrail.testing_rank import toy_ranker as make
+from vitrail.testing_rank import toy_rows as rows
 from vitrail.train.fit import fit
 from vitrail.train.rank import part_rows, prepare
-
-N = 8
-
-
-def make(name, signal=False, **settings):
-    """A ranker of N items with a category each, four users with a city, one field of the impression."""
-    fields = [
-        Field(name="item", whose="item", kind="id", codes=N + 2), Field(name="category", whose="item", kind="category", codes=4),
-        Field(name="tags", whose="item", kind="categories", codes=5), Field(name="city", whose="user", kind="category", codes=4),
-        Field(name="slot", whose="event", kind="category", codes=4, values=["left", "right"]),
-    ]  # fmt: skip
-    spec = FeatureSpec(fields=fields, signal=signal, signals=[0.5] if signal else [])
-    items = np.stack([np.arange(N) + 2, np.arange(N) % 2 + 2], 1).astype(np.int32)
-    tags = np.array([[2, 3], [4, 0]] * (N // 2), dtype=np.int32)
-    catalogue = Catalogue(items, np.array([[2], [3], [2], [0], [1]], dtype=np.int32), {"tags": tags})
-    tables = {key: torch.from_numpy(value) for key, value in catalogue.arrays().items()} | {"occurrences": torch.arange(N) + 1}
-    torch.manual_seed(0)
-    cls = registry.find(name)
-    values = {"dim": 4, "length": 5, "scale": 0.5} | settings
-    return cls(cls.Config(**values), Sizes(4, N, features=spec), Given(tables=tables)).eval()
-
-
-def rows(n=12, weights=False):
-    rng = np.random.default_rng(0)
-    log = Log(np.array([0, 5, 9, 10, 10]), rng.integers(0, N, 10).astype(np.int32), N, None, np.array([0, 1] * 5, dtype=np.float32) if weights else None)
-    users = rng.integers(0, 4, n)
-    signals = np.array([1, 2] * 5, dtype=np.int8) if weights else None
-    return Rows(
-        users,
-        rng.integers(0, N, n),
-        rng.integers(0, 2, n).astype(np.float32),
-        log.indptr[users + 1],
-        log,
-        fields=rng.integers(0, 4, (n, 1)).astype(np.int32),
-        signals=signals,
-    )
 
 
 def logits(model, r=None):

@@ -17,6 +17,8 @@ from vitrail.blocks.interact import Tower, linear
 
 Scorer = Literal["mlp", "dot", "bilinear", "multihead", "mean"]
 Weights = Literal["raw", "softmax", "relu"]
+INTERVALS = 32
+"""Powers of 2 of seconds that are told apart: 2^31 seconds are 68 years."""
 FAR = -1e30
 """The score of padding under a softmax: its weight is exactly 0, and a row of padding alone stays finite."""
 
@@ -55,7 +57,7 @@ class TargetAttention(nn.Module):
 
     `scorer`: mlp over [q ; k ; q - k ; q * k]; dot q.k; bilinear q W k; multihead, a dot product a head after projections of q and k; mean, the mean
     of the history whatever the target. `weights`: raw scores (no softmax, so that the length of the sum carries the strength of interest), softmax, or
-    relu. `scale` divides scores by sqrt(H) (of a head).
+    relu. `scale` divides scores by sqrt(H) (of a head). `inner` A > 0 (multihead): q, k and values are projected to A, and the sum of values back to H.
     """
 
     def __init__(
@@ -69,18 +71,24 @@ class TargetAttention(nn.Module):
         dropout: float = 0.0,
         heads: int = 1,
         scale: bool = False,
+        inner: int = 0,
     ) -> None:
-        """`width` H must be a multiple of `heads` (multihead only)."""
+        """`width` H, or `inner` where it is given, must be a multiple of `heads` (multihead only)."""
         super().__init__()
         self.scorer, self.weights = scorer, weights
-        self.heads = heads if scorer == "multihead" else 1
-        self.scale = (width // self.heads) ** -0.5 if scale else 1.0
+        self.heads, self.inner = (heads, inner) if scorer == "multihead" else (1, 0)
+        wide = self.inner or width
+        self.scale = (wide // self.heads) ** -0.5 if scale else 1.0
         if scorer == "mlp":
             self.score = PairScorer(width, hidden, act, dropout)
         elif scorer == "bilinear":
             self.of_query = nn.Linear(width, width, bias=False)
         elif scorer == "multihead":
-            self.of_query, self.of_key = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+            self.of_query, self.of_key = nn.Linear(width, wide, bias=False), nn.Linear(width, wide, bias=False)
+        if self.inner:
+            self.of_value, self.out = nn.Linear(width, wide, bias=False), nn.Linear(wide, width, bias=False)
+            for layer in (self.of_query, self.of_key, self.of_value, self.out):  # as click-through libraries do; torch's own starts make a third of a value
+                nn.init.xavier_normal_(layer.weight)
 
     def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """query (B, H), keys (B, T, H), mask (B, T) true where an event is -> (B, H); 0 for an empty history."""
@@ -94,10 +102,20 @@ class TargetAttention(nn.Module):
         full = len(events) == mask.numel()
         rows = mask.nonzero()[:, 0]
         weights = self.weigh(query, events, mask, rows, full)
+        values = self.of_value(events) if self.inner else events
         if full and self.heads == 1:
-            return torch.bmm(weights.view(len(mask), 1, -1), events.view(*mask.shape, -1)).squeeze(1)
-        weighted = (events.view(len(events), self.heads, -1) * weights[:, :, None]).flatten(1)
-        return events.new_zeros(query.shape).index_add(0, rows, weighted)
+            summed = torch.bmm(weights.view(len(mask), 1, -1), values.view(*mask.shape, -1)).squeeze(1)
+        else:
+            weighted = (values.view(len(values), self.heads, -1) * weights[:, :, None]).flatten(1)
+            summed = values.new_zeros(len(query), values.shape[1]).index_add(0, rows, weighted)
+        return self.out(summed) if self.inner else summed
+
+    def shared(self, query: Tensor, events: Tensor) -> Tensor:
+        """The same of many targets (B, H) and one history (T, H), at least one event, whose keys and values are then made once (multihead with `inner`)."""
+        q, k, v = (layer(x).view(len(x), self.heads, -1) for layer, x in ((self.of_query, query), (self.of_key, events), (self.of_value, events)))
+        scores = torch.einsum("bhd,thd->bht", q, k) * self.scale
+        weights = torch.softmax(scores, dim=2) if self.weights == "softmax" else torch.relu(scores) if self.weights == "relu" else scores
+        return self.out(torch.einsum("bht,thd->bhd", weights, v).flatten(1))  # type: ignore[no-any-return]
 
     def weigh(self, query: Tensor, events: Tensor, mask: Tensor, rows: Tensor, full: bool) -> Tensor:
         """(E, heads) weights of the events; `full`: there is no padding."""
@@ -124,3 +142,36 @@ class TargetAttention(nn.Module):
             return (q * k).view(len(events), self.heads, -1).sum(-1)
         q = self.of_query(query) if self.scorer == "bilinear" else query
         return (q.index_select(0, rows) * events).sum(-1, keepdim=True)
+
+
+def shares(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax of scores (B, K) over what `mask` (B, K) has: padding gets exactly 0, and a row of padding alone is all 0."""
+    return torch.softmax(scores.masked_fill(~mask, FAR), dim=1) * mask
+
+
+class RelativeTime(nn.Module):
+    """How long ago an event was, seen from the target, as a vector to add: TIN, SIM, DARE.
+
+    `position`: 1 for the newest event, 2 for the one before; `interval`: the logarithm of the seconds between, in powers of 2. 0 is the target itself, and
+    the last row an interval that nobody knows.
+    """
+
+    def __init__(self, kind: Literal["position", "interval"], rows: int, dim: int, scale: float) -> None:
+        """`rows`: positions known beside the target's; those further back share the last (`position` only). Weights start normal(0, `scale`)."""
+        super().__init__()
+        self.kind, self.rows = kind, rows if kind == "position" else INTERVALS
+        self.weight = nn.Parameter(torch.empty(self.rows + 2, dim).normal_(std=scale))
+        with torch.no_grad():
+            self.weight[-1] = 0.0  # the row of what is not known
+
+    def ids(self, places: Tensor, stops: Tensor, times: Tensor | None, now: Tensor | None) -> Tensor:
+        """places (...) of events and stops (...), where their window ends -> (...) rows; times and now (...) microseconds, for intervals"""
+        if self.kind == "position":
+            return (stops - places).clamp(1, self.rows)
+        if times is None or now is None:
+            return torch.full_like(places, self.rows + 1)
+        return (1 + ((now - times).clamp(min=0) / 1e6 + 1).log2().long()).clamp(1, self.rows)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (...) -> (..., D)"""
+        return F.embedding(ids, self.weight)

@@ -9,14 +9,16 @@ import numpy.typing as npt
 import torch
 
 from vitrail.data.batchers import draws
-from vitrail.data.batches import Impressions
+from vitrail.data.batches import Impressions, Windows
 from vitrail.data.impressions import Rows
 
 Int64 = npt.NDArray[np.int64]
+SEARCHED = 1 << 22
+"""Events of long histories that rows read at once may have together."""
 
 
-def gather(rows: Rows, chosen: Int64, length: int) -> Impressions:
-    """The rows `chosen` (B,), which have their fields, as one batch with the newest `length` events of each history."""
+def gather(rows: Rows, chosen: Int64, length: int, long: int = 0) -> Impressions:
+    """The rows `chosen` (B,), which have their fields, as one batch with the newest `length` events of each history, and windows of the newest `long`."""
     assert rows.fields is not None, "the fields of rows are made by data.features"
     log, owners = rows.log, rows.users[chosen]
     where, mask = log.places(owners, rows.stops[chosen], length)
@@ -40,17 +42,43 @@ def gather(rows: Rows, chosen: Int64, length: int) -> Impressions:
         times=None if log.times is None else of(log.times),
         now=picked(rows.times),
         weights=picked(rows.weights),
+        long=windows(rows, chosen, long) if long else None,
     )
+
+
+def windows(rows: Rows, chosen: Int64, length: int) -> Windows:
+    """The newest `length` events of the history of each of the rows `chosen` (B,): what several rows have in common is taken from the log once."""
+    log, stops = rows.log, rows.stops[chosen]
+    lengths = np.minimum(stops - log.indptr[rows.users[chosen]], length)
+    keys, of = np.unique(stops * (length + 1) + lengths, return_inverse=True)
+    stops, lengths = np.divmod(keys, length + 1)
+    starts = stops - lengths
+    by = np.argsort(starts, kind="stable")
+    reach = np.maximum.accumulate(stops[by])
+    first = np.flatnonzero(np.append(True, starts[by][1:] > reach[:-1]))  # a stretch of the log that no earlier window touches
+    begins, ends = starts[by][first], reach[np.append(first[1:], len(by)) - 1]
+    before = np.concatenate([[0], np.cumsum(ends - begins)])
+    where = np.repeat(begins - before[:-1], ends - begins) + np.arange(before[-1])
+    shift = np.empty(len(by), dtype=np.int64)
+    shift[by] = np.repeat(before[:-1] - begins, np.diff(np.append(first, len(by))))
+
+    def of_log(array: npt.NDArray[np.generic] | None) -> torch.Tensor | None:
+        return None if array is None else torch.from_numpy(np.asarray(array[where]))
+
+    return Windows(
+        torch.from_numpy(log.items[where].astype(np.int32)), torch.from_numpy(starts + shift), torch.from_numpy(stops + shift),
+        torch.from_numpy(of.reshape(-1)), of_log(log.times), of_log(rows.signals),
+    )  # fmt: skip
 
 
 class ImpressionBatcher:
     """Every row once an epoch, shuffled, then sorted by the length of its history inside blocks of `bucket` batches, so that a batch is hardly padded."""
 
-    def __init__(self, rows: Rows, *, batch: int, length: int, seed: int, rank: int = 0, world: int = 1, bucket: int = 32) -> None:
-        """`batch`: rows a step over all processes; `length`: events T of a history that are read."""
+    def __init__(self, rows: Rows, *, batch: int, length: int, seed: int, rank: int = 0, world: int = 1, bucket: int = 32, long: int = 0) -> None:
+        """`batch`: rows a step over all processes; `length`: events T of a history that are read; `long`: those that are searched."""
         self._rows, self._batch, self._length, self._seed, self._bucket = rows, min(batch, max(len(rows), 1)), length, seed, bucket
-        self._rank, self._world = rank, world
-        self._kept = np.minimum(rows.stops - rows.starts, length)
+        self._rank, self._world, self._long = rank, world, long
+        self._kept = np.minimum(rows.stops - rows.starts, max(length, long))
 
     def steps(self) -> int:
         return max(1, -(-len(self._rows) // self._batch))
@@ -65,12 +93,13 @@ class ImpressionBatcher:
             mine = batches[step]
             if len(mine) >= self._world:
                 mine = mine[self._rank :: self._world]
-            yield gather(self._rows, mine, self._length)
+            yield gather(self._rows, mine, self._length, self._long)
 
 
-def in_order(rows: Rows, length: int, batch: int = 4096) -> Iterator[tuple[Int64, Impressions]]:
+def in_order(rows: Rows, length: int, batch: int = 4096, long: int = 0) -> Iterator[tuple[Int64, Impressions]]:
     """Every row once, shortest histories first: (places (B,) of the rows, the batch)."""
-    order = np.argsort(np.minimum(rows.stops - rows.starts, length), kind="stable")
+    order = np.argsort(np.minimum(rows.stops - rows.starts, max(length, long)), kind="stable")
+    batch = max(min(batch, SEARCHED // long), 1) if long else batch
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        yield chosen, gather(rows, chosen, length)
+        yield chosen, gather(rows, chosen, length, long)

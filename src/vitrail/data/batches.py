@@ -19,7 +19,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch on `device`."""
-        moved = {f.name: value.to(device, non_blocking=True) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, object] = {name: value.to(device, non_blocking=True) for name, value in values.items() if isinstance(value, Tensor)}
+        moved |= {name: value.to(device) for name, value in values.items() if isinstance(value, Batch)}
         return replace(self, **moved)
 
 
@@ -116,6 +118,39 @@ class Sequences(Batch):
 
 
 @dataclass(frozen=True)
+class Windows(Batch):
+    """Long histories of a batch without a copy a row: the events of its people once, the distinct windows among them, and which of them each row has.
+
+    E events of all people together, W windows; one person's candidates share one window.
+    """
+
+    items: Tensor
+    """(E,) int32"""
+    starts: Tensor
+    """(W,) int64: window w is [starts[w], stops[w]) of the events, oldest first"""
+    stops: Tensor
+    """(W,) int64"""
+    of: Tensor
+    """(B,) int64: the window of each row"""
+    times: Tensor | None = None
+    """(E,) int64 microseconds"""
+    signals: Tensor | None = None
+    """(E,) int8: what happened at each event, coded"""
+
+    @property
+    def lengths(self) -> Tensor:
+        """(W,) events of each window."""
+        return self.stops - self.starts
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """(W, T) places among the events, left-aligned, and the mask of those that are there; T = the longest window, at least 1. A place off the mask is 0."""
+        lengths = self.lengths
+        steps = torch.arange(max(int(lengths.max()) if len(lengths) else 0, 1), device=lengths.device)
+        mask = steps < lengths[:, None]
+        return (self.starts[:, None] + steps).masked_fill(~mask, 0), mask
+
+
+@dataclass(frozen=True)
 class Impressions(Batch):
     """Items that were shown, with what happened: the batch of rankers."""
 
@@ -139,6 +174,8 @@ class Impressions(Batch):
     """(B,) int64 microseconds of the impression"""
     weights: Tensor | None = None
     """(B,) float32"""
+    long: Windows | None = None
+    """the long histories, of rankers that search them"""
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,18 @@ class SimulatorSettings(Settings):
     """Time span in days, from 2024-01-01."""
     pictures: bool = True
     """Whether a 64 x 64 picture of every item is drawn (about 1 ms an item)."""
+    activity_spread: Annotated[float, Field(ge=0.0, le=5.0)] = 0.9
+    """How unlike people are in how much they do: standard deviation of the logarithm of their events; 0: all alike."""
+    long_range: Share = 0.0
+    """Share of visits in the second half of a person's events that return to an interest of the first half; 0: nothing of long ago comes back."""
+    old_interests: Annotated[int, Field(ge=1, le=4_096)] = 40
+    """Interests a person has one after another in the first half of their events, where `long_range` is not 0."""
     seed: NonNegativeInt = 0
     """Seed of everything."""
+
+
+LATER = ("activity_spread", "long_range", "old_interests")
+"""Settings that came later: a shop that has their defaults is told as it was before they came."""
 
 
 def simulate(
@@ -106,7 +116,7 @@ def simulate(
             columns=shop_schema(settings.pictures),
             files={f"{name}.parquet": FileRecord(sha256=sha256(folder / f"{name}.parquet"), rows=count) for name, count in tables.items()},
             origin={
-                "simulator": settings.model_dump(mode="json"),
+                "simulator": settings.model_dump(mode="json", exclude={n for n in LATER if getattr(settings, n) == SimulatorSettings.model_fields[n].default}),
                 "truth": {
                     "note": "what the events were drawn from; for tests and judgement only, never read by a system",
                     "files": {file.name: sha256(file) for file in sorted((folder / "truth").iterdir())},
@@ -178,12 +188,14 @@ def _tables(block: Block, catalogue: Catalogue, users: pa.Array, items: pa.Array
         ),
     )
     changes = block.change < end
-    owner = np.broadcast_to(np.arange(first, first + len(block.weights))[:, None], block.weights.shape)
-    rows = np.concatenate([owner.ravel(), owner[changes]])
-    since = np.concatenate([np.zeros(owner.size, dtype=np.int64), block.change[changes]])
-    until = np.concatenate([block.change.ravel(), np.full(changes.sum(), end)])
-    interest = np.concatenate([block.interests[:, :, 0].ravel(), block.interests[:, :, 1][changes]])
-    weight = np.concatenate([block.weights.ravel(), block.weights[changes]])
+    people = np.arange(first, first + len(block.weights))[:, None]
+    owner, old = np.broadcast_to(people, block.weights.shape), np.broadcast_to(people, block.old.shape)
+    rows = np.concatenate([owner.ravel(), owner[changes], old.ravel()])
+    since = np.concatenate([np.zeros(owner.size, dtype=np.int64), block.change[changes], np.zeros(old.size, dtype=np.int64)])
+    until = np.concatenate([block.change.ravel(), np.full(changes.sum() + old.size, end)])
+    interest = np.concatenate([block.interests[:, :, 0].ravel(), block.interests[:, :, 1][changes], block.old.ravel()])
+    weights = block.weights * (1 - block.long_range)
+    weight = np.concatenate([weights.ravel(), weights[changes], np.full(old.size, block.long_range / max(block.old.shape[1], 1))])
     order = np.lexsort([since, rows])
     truth = {"user": users.take(pa.array(rows[order])), "from": moment(since[order]), "to": moment(until[order])}
     yield "truth/user_interests.parquet", pa.table(truth | {"interest": pa.array(interest[order]), "weight": pa.array(weight[order])})

@@ -63,7 +63,7 @@ class People:
 def make_people(settings: SimulatorSettings, categories: int) -> People:
     """Draw age band, country and number of events of every user; the numbers add up to settings.events exactly."""
     rng = generator(settings.seed, 3)
-    activity = np.cumsum(rng.lognormal(0.0, 0.9, size=settings.users))
+    activity = np.cumsum(rng.lognormal(0.0, settings.activity_spread, size=settings.users))
     least = 1 if settings.events >= settings.users else 0
     spare = settings.events - least * settings.users
     ends = np.rint(activity / activity[-1] * spare).astype(np.int64)
@@ -133,6 +133,10 @@ class Block:
     """(B, K) second at which the interest is replaced; the end of the time span where it never is"""
     price_level: Float32
     """(B,)"""
+    old: Int64
+    """(B, L) interests of long ago; none where nothing of long ago comes back"""
+    long_range: float
+    """share of visits that return to them"""
 
 
 class Crowd:
@@ -163,12 +167,15 @@ class Crowd:
         local, session, seconds = self._visits(rng, codes)
         days = np.minimum(seconds // DAY, self.settings.days - 1)
         active = self._active(rng, local, session, seconds, days, interests, weights, change)
+        old = np.empty((len(codes), 0), dtype=np.int64)
+        if self.settings.long_range:
+            old, active = self._returns(generator(self.settings.seed, 5, number), len(codes), local, session, active)
         items = self._choices(rng, local, days, active, level)
         utility = np.einsum("ed,ed->e", self.catalogue.vectors[items], self.catalogue.interests[active])
         # Interest that matches well is bought more often; of what people look at, about one in ten is bought.
         depth = rng.random(len(items)) * np.exp(-0.8 * (utility - 1.2))
         event = (depth < 0.22).astype(np.int64) + (depth < 0.11)
-        return Block(codes[local], items, seconds, event, interests, weights, change, level)
+        return Block(codes[local], items, seconds, event, interests, weights, change, level, old, self.settings.long_range)
 
     def _tastes(self, rng: np.random.Generator, codes: Int64) -> tuple[Int64, Float64, Int64, Float32]:
         """interests (B, K, 2), weights (B, K), change (B, K), price level (B,)."""
@@ -224,6 +231,22 @@ class Crowd:
         draw = np.where(stays, rng.random(session.max() + 1)[session], rng.random(len(local)))
         chosen = np.minimum((draw[:, None] >= pull).sum(axis=1), pull.shape[1] - 1)
         return now[np.arange(len(local)), chosen]
+
+    def _returns(self, rng: np.random.Generator, users: int, local: Int64, session: Int64, active: Int64) -> tuple[Int64, Int64]:
+        """(B, L) interests of long ago, and the interest (E,) of each event: in the first half of a person's events these one after another, in the second now
+        and then one of them, for a session."""
+        events, count = np.bincount(local, minlength=users), self.settings.old_interests
+        shape = (users, count)
+        open_now = np.exp(self.logits)
+        category = rng.choice(len(open_now), size=shape, p=open_now / open_now.sum())
+        old = interest_of(category, rng.integers(words.SUBCATEGORIES, size=shape), rng.integers(len(words.COLOURS), size=shape))
+        place = (np.arange(len(local)) - (np.cumsum(events) - events)[local]) / events[local]
+        early, follows = place < 0.5, rng.random(len(local)) < STAYS
+        sessions = int(session.max(initial=-1)) + 1
+        returns, which = rng.random(sessions) < self.settings.long_range, rng.integers(count, size=sessions)
+        then = old[local, np.minimum((2 * place * count).astype(np.int64), count - 1)]
+        active = np.where(early & follows, then, active)
+        return old, np.where(~early & returns[session], old[local, which[session]], active)
 
     def _choices(self, rng: np.random.Generator, local: Int64, days: Int64, active: Int64, level: Float32) -> Int64:
         """(E,) the item each event is about. What a person had before is rarely chosen again."""

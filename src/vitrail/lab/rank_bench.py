@@ -76,23 +76,24 @@ class RankBench(Bench):
     def test_users(self) -> npt.NDArray[np.int64]:
         return np.unique(self.split.test.users)
 
-    def prepared(self, config: Any) -> Prepared:
-        """Rows with the fields that these settings ask for."""
-        key = fingerprint({name: getattr(config, name) for name in (*FieldSettings.model_fields, "length")})
+    def prepared(self, cls: type[System], config: Any) -> Prepared:
+        """Rows with the fields and the content that these settings ask for."""
+        names = cls.wants(config).vectors
+        key = fingerprint([{name: getattr(config, name, None) for name in (*FieldSettings.model_fields, "length", "searched", "store")}, list(names)])
         if key not in self.made:
             began = time.perf_counter()
-            self.made = {key: prepare(self.dataset, self.settings, config, self.split)}
+            self.made = {key: prepare(self.dataset, self.settings, config, names, self.split)}
             self.preparing = time.perf_counter() - began
         return self.made[key]
 
     def sizes(self, cls: type[System], config: Any) -> Sizes:
-        return self.prepared(config).sizes
+        return self.prepared(cls, config).sizes
 
     def attempt(
         self, cls: type[System], config: Any, seed: int, folder: Path | None = None, watch: Watch | None = None, left: Left | None = None
     ) -> Tried:
         started = time.perf_counter()
-        made = self.prepared(config)
+        made = self.prepared(cls, config)
         model = self._built(cls, config, seed)
         progress = train_ranker(
             model, made, config, seed, folder, folder is not None, pick_device(self.device), True, watch=watch, left=left
@@ -102,7 +103,7 @@ class RankBench(Bench):
 
     def timing(self, cls: type[System], config: Any) -> Timing:
         clock = time.perf_counter
-        made = self.prepared(config)
+        made = self.prepared(cls, config)
         began = clock()
         model = self._built(cls, config, 0)
         start = clock() - began + self.preparing  # a fit of a seed prepares its own rows
@@ -115,7 +116,7 @@ class RankBench(Bench):
 
     def _built(self, cls: type[System], config: Any, seed: int) -> Ranker:
         torch.manual_seed(seed)
-        made = self.prepared(config)
+        made = self.prepared(cls, config)
         model = cls(config, made.sizes, made.given)
         assert isinstance(model, Ranker)
         return model

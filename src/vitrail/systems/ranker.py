@@ -19,7 +19,7 @@ from vitrail.blocks.calibrate import Calibrator, Method
 from vitrail.blocks.features import FeatureEmbedding, rare_penalty
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt
 from vitrail.data.batchers import Batcher
-from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order
+from vitrail.data.batchers_rows import SEARCHED, ImpressionBatcher, gather, in_order
 from vitrail.data.batches import Impressions, Sets
 from vitrail.data.features import Features
 from vitrail.data.fields import FeatureSpec, FieldSettings, code_signals
@@ -54,6 +54,11 @@ class RankerSettings(TrainSettings, FieldSettings):
     """Standard deviation the vectors of fields start with."""
     rare: NonNegativeFloat = 0.0
     """Mini-batch aware regularisation: weight of ||row||^2 / occurrences for the rows of item fields in a batch."""
+
+    @property
+    def searched(self) -> int:
+        """Events of a history that are searched beside the newest `length`."""
+        return 0
 
 
 class Ranker(System):
@@ -128,15 +133,20 @@ class Ranker(System):
     # training
 
     def batcher(self, log: Rows, seed: int, rank: int, world: int) -> Batcher:  # type: ignore[override]
-        return ImpressionBatcher(log, batch=self.config.batch, length=self.config.length, seed=seed, rank=rank, world=world)
+        return ImpressionBatcher(log, batch=self.config.batch, length=self.config.length, seed=seed, rank=rank, world=world, long=self.config.searched)
 
     def loss(self, batch: Impressions) -> Tensor:
-        loss = F.binary_cross_entropy_with_logits(self.logit(batch).float(), batch.labels, weight=batch.weights)
+        return self.loss_of(self.logit(batch), batch)
+
+    def loss_of(self, logit: Tensor, batch: Impressions) -> Tensor:
+        """The loss of a batch with these logits (B,)."""
+        loss = F.binary_cross_entropy_with_logits(logit.float(), batch.labels, weight=batch.weights)
         return loss + self.config.rare * self.penalty(batch) if self.config.rare else loss
 
     def penalty(self, batch: Impressions) -> Tensor:
         """The sum of ||row||^2 / occurrences over the rows of item fields that the batch has."""
-        present, _ = self.features.distinct(batch.items, batch.history[batch.mask])
+        long = [] if batch.long is None else [batch.long.items.long()]
+        present, _ = self.features.distinct(batch.items, batch.history[batch.mask], *long)
         total = rare_penalty(self.features.of_items, self.features.get_buffer("item_codes")[present], self.get_buffer("row_counts"))
         for place, table in enumerate(self.features.of_lists):
             codes = self.features.get_buffer(f"list_{place}")[present]
@@ -150,7 +160,7 @@ class Ranker(System):
         """(R,) logits of rows that have their fields, on the CPU; the model must be in evaluation mode."""
         logits = torch.empty(len(rows))
         device = next(self.parameters()).device
-        for chosen, batch in in_order(rows, self.config.length):
+        for chosen, batch in in_order(rows, self.config.length, long=self.config.searched):
             logits[torch.from_numpy(chosen)] = self.logit(batch.to(device)).float().cpu()
         return logits
 
@@ -200,9 +210,10 @@ class Ranker(System):
         rows = self.rows_at(histories, candidates, now, context)
         of_rows = histories.users.repeat_interleave(candidates.shape[1])
         device, found = next(self.parameters()).device, []
-        for start in range(0, len(rows), ROWS):
-            chosen = np.arange(start, min(start + ROWS, len(rows)))
-            batch = replace(gather(rows, chosen, self.config.length), users=of_rows[start : start + ROWS])
+        step = max(min(ROWS, SEARCHED // self.config.searched), 1) if self.config.searched else ROWS
+        for start in range(0, len(rows), step):
+            chosen = np.arange(start, min(start + step, len(rows)))
+            batch = replace(gather(rows, chosen, self.config.length, self.config.searched), users=of_rows[start : start + step])
             found.append(self.logit(batch.to(device)).float())
         logits = torch.cat(found) if found else torch.empty(0, device=device)
         return (logits if raw else self.calibrator(logits)).view(candidates.shape)
@@ -215,4 +226,4 @@ class Ranker(System):
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         fields = 1 + len(sizes.features.fields) if sizes.features else 4
         tables = 4 * config.dim * (sum(f.codes for f in sizes.features.fields) if sizes.features else sizes.items)
-        return 5 * tables + 40 * config.batch * config.length * config.dim * fields + 24 * events
+        return 5 * tables + 40 * config.batch * config.length * config.dim * fields + 24 * events + 40 * config.batch * config.searched

@@ -111,7 +111,7 @@ def fit(
             raise SettingError(f'System "{system}" is a ranker, and its numbers have the protocol of its split: leave --protocol out.')
         return fit_ranker(  # type: ignore[no-any-return]
             cls, config, dataset, split=split, out=out, seed=seed, resume=resume, overwrite=overwrite, refit=refit, device=device, quiet=quiet,
-            left=left,
+            content=content, left=left,
         )  # fmt: skip
     split_made, split_settings, chosen = cut(dataset, split, refit, protocol)
     fingerprint = chosen.fingerprint(dataset.fingerprint, split_made.settings)

@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from vitrail.blocks.modality import to_int8
 from vitrail.data.dataset import Dataset
 from vitrail.data.features import Features, learn
 from vitrail.data.impressions import ImpressionSplit, Rows, make_impressions, rank_split
@@ -28,6 +29,9 @@ from vitrail.train.checkpoint import Checkpoints, Progress
 from vitrail.train.loop import Left, Watch, train
 from vitrail.train.progress import bar, silent
 from vitrail.train.run import Run, write_curves
+
+if TYPE_CHECKING:
+    from vitrail.train.fit import Content
 
 FEW_ROWS = 2_000
 
@@ -52,19 +56,31 @@ def protocol_of(dataset: Dataset, split: ImpressionSplit) -> RankProtocol:
     return protocol
 
 
-def prepare(dataset: Dataset, settings: SplitSettings, config: Any, split: ImpressionSplit | None = None) -> Prepared:
-    """Cut `dataset` into impressions (none where `split` has them), learn the fields on the training rows and code train and valid."""
+def prepare(dataset: Dataset, settings: SplitSettings, config: Any, names: Sequence[str] = (), split: ImpressionSplit | None = None) -> Prepared:
+    """Cut `dataset` into impressions (none where `split` has them), learn the fields on the training rows and code train and valid; `names` of content
+    vectors that the system reads."""
     assert settings.name in ("pairs", "rated", "shown")
     split = split or make_impressions(dataset, settings)  # type: ignore[arg-type]
-    features, occurs = learn(dataset, split, config, length=config.length)
+    features, occurs = learn(dataset, split, config, length=max(config.length, config.searched))
     saved = features.at(split.known) if features.events is not None else features  # what is counted of items never holds the test part
     if features.shown is not None:
         saved = _without(saved, split)
     tables = {name: torch.from_numpy(np.array(array)) for name, array in saved.arrays().items()} | {"occurrences": torch.from_numpy(occurs)}
+    given, vectors = _content(dataset, config, names)
     return Prepared(
-        split, features, Sizes(len(dataset.users), len(dataset.items), features=features.spec), Given(tables=tables), protocol_of(dataset, split),
+        split, features, Sizes(len(dataset.users), len(dataset.items), vectors, features.spec), replace(given, tables=tables), protocol_of(dataset, split),
         features.fill(split.train), None if split.valid is None else features.fill(split.valid),
     )  # fmt: skip
+
+
+def _content(dataset: Dataset, config: Any, names: Sequence[str]) -> tuple[Given, dict[str, int]]:
+    """The content of items by name, as int8 where the settings say so, and its widths."""
+    read = {name: dataset.vectors(name) for name in names}
+    vectors = {name: torch.from_numpy(np.array(found.values, dtype=np.float32)) for name, found in read.items()}
+    if getattr(config, "store", "float32") == "int8":
+        vectors = {name: to_int8(values) for name, values in vectors.items()}
+    masks = {name: torch.from_numpy(found.mask.copy()) for name, found in read.items()}
+    return Given(vectors=vectors, masks=masks), {name: values.shape[1] for name, values in vectors.items()}
 
 
 def _without(features: Features, split: ImpressionSplit) -> Features:
@@ -87,6 +103,7 @@ def fit_ranker(
     refit: bool,
     device: str,
     quiet: bool,
+    content: Content,
     left: Left | None = None,
 ) -> Any:
     """`train.fit.fit` for a system of the stage `rank`: a FitResult. Raises VitrailError: one sentence."""
@@ -96,11 +113,11 @@ def fit_ranker(
         raise SettingError("A ranker is calibrated on its validation part and cannot be fitted on it again: leave --refit out.")
     system = cls.card.name
     settings = rank_split(dataset.info, split)
-    made = prepare(dataset, settings, config)
+    made = prepare(dataset, settings, config, cls.wants(config).vectors)
     where = house.pick_device(device)
     run = Run(
         system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
-        split=settings.model_dump(mode="json"), protocol=made.protocol.name, seed=seed, refit=False, device=str(where),
+        split=settings.model_dump(mode="json"), protocol=made.protocol.name, seed=seed, refit=False, device=str(where), vectors=content.identities,
     )  # fmt: skip
     folder = house._open_run(out, run, resume, overwrite)
     if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
@@ -112,7 +129,7 @@ def fit_ranker(
     progress = train_ranker(model, made, config, seed, folder, resume, where, quiet, left=left)
     model.eval().cpu()
     fingerprint = made.protocol.fingerprint(dataset.fingerprint, made.split.settings)
-    info = house.manifest(run, cls, dataset, made.split.settings, made.protocol, fingerprint, progress, model)
+    info = house.manifest(run, cls, dataset, made.split.settings, made.protocol, fingerprint, progress, model, content)
     if made.valid is not None:
         info["validation"] = calibrate(model, made.valid)
     counts = torch.from_numpy(made.split.known.item_counts)

@@ -8,26 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitrail.blocks.activation import Activation
-from vitrail.blocks.interact import Tower
 from vitrail.blocks.interest import Scorer, TargetAttention, Weights
-from vitrail.config import PositiveInt, Rate
+from vitrail.config import PositiveInt
 from vitrail.data.batchers_rows import gather
 from vitrail.data.batches import Impressions, Sets
 from vitrail.errors import SettingError
 from vitrail.systems.base import Given, Sizes, system
-from vitrail.systems.ranker import Ranker
+from vitrail.systems.history_ranker import HistoryRanker
 
 
 @system("din", stage="rank", family="ranking", paper="1706.06978", year=2018)
-class DIN(Ranker):
+class DIN(HistoryRanker):
     """The history in view of the target: what is near to it counts."""
 
-    class Config(Ranker.Config):
+    class Config(HistoryRanker.Config):
         """Settings of din."""
 
         attention: Scorer = "mlp"
@@ -40,18 +36,8 @@ class DIN(Ranker):
         """Widths of the scoring MLP."""
         heads: PositiveInt = 1
         """Heads of multihead; must divide H."""
-        activation: Activation = "dice"
-        """Of both MLPs."""
-        hidden: list[PositiveInt] = [80, 40]
-        """Widths of the MLP on top."""
-        dropout: Rate = 0.0
-        """In the MLP on top."""
-        norm: bool = False
-        """Batch normalisation in the MLP on top."""
         product: bool = True
         """The MLP reads interest * target too."""
-        item_bias: bool = True
-        """A number an item is added to the logit."""
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         H = self.features.item_width
@@ -60,17 +46,13 @@ class DIN(Ranker):
         self.attention = TargetAttention(
             H, config.attention, config.weights, hidden=config.attention_hidden, act=config.activation, heads=config.heads, scale=config.attention_scale
         )
-        width = (3 if config.product else 2) * H + self.features.dim * self.features.other_fields
-        self.tower = Tower(width, config.hidden, config.activation, dropout=config.dropout, norm=config.norm, out=1)
-        self.bias = nn.Parameter(torch.zeros(sizes.items, 1)) if config.item_bias else None
+        self.top((3 if config.product else 2) * H)
 
     def logit(self, batch: Impressions) -> Tensor:
         """[interest ; target ; interest * target ; other fields] -> MLP -> plus the item's bias."""
         target, events = self.items_and_events(batch)
         interest = self.attention.packed(target, events, batch.mask)
-        parts = [interest, target, *([interest * target] if self.config.product else []), self.features.others(batch.users, batch.fields).flatten(1)]
-        logit: Tensor = self.tower(torch.cat(parts, dim=1)).squeeze(-1)
-        return logit if self.bias is None else logit + F.embedding(batch.items, self.bias).squeeze(-1)
+        return self.finish(batch, interest, target, *([interest * target] if self.config.product else []))
 
     def attention_to(self, histories: Sets, items: Tensor) -> tuple[Tensor, Tensor] | None:
         """One history, items (1, K) -> (1, T) its newest events, and (1, K, T) how much of the interest in each item each of them is: positive weights,

@@ -1,0 +1,52 @@
+"""Recurrent cells whose gate is told how much a step matters: DIEN (Zhou et al., AAAI 2019, arXiv:1809.03672). B batch, T time steps, E events, H width."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Cell = Literal["augru", "augru_released", "agru", "aigru", "gru"]
+
+
+def padded(events: Tensor, mask: Tensor) -> Tensor:
+    """events (E, H) in the order in which `mask` (B, T) has them -> (B, T, H), 0 elsewhere"""
+    flat = events.new_zeros(mask.numel(), events.shape[1])
+    return flat.index_copy(0, mask.flatten().nonzero().squeeze(1), events).view(*mask.shape, -1)
+
+
+class AttentionGRU(nn.Module):
+    """A GRU over events x with a weight a for each; u, r, c are the update gate, the reset gate and the candidate of a plain GRU.
+
+    augru (the paper): h' = (1 - a u) h + a u c. augru_released (the authors' code, whose gate is the one that keeps): h' = k h + (1 - k) c with
+    k = (1 - a)(1 - u), so that a = 0 is a plain step there and no step in the paper. agru: h' = (1 - a) h + a c. aigru: a plain step on a x. gru: no a.
+    The reset gate multiplies after the matrix: c = tanh(W x + r (U h)).
+    """
+
+    def __init__(self, width: int, cell: Cell = "augru") -> None:
+        super().__init__()
+        self.cell = cell
+        self.of_input, self.of_state = nn.Linear(width, 3 * width), nn.Linear(width, 3 * width, bias=False)
+
+    def forward(self, events: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+        """events (B, T, H) left-aligned, mask (B, T), weights (B, T) -> (B, H) the state after the last event of each row; 0 for an empty row"""
+        inputs = self.of_input(events * weights[..., None] if self.cell == "aigru" else events)
+        state = events.new_zeros(len(events), events.shape[2])
+        for t in range(events.shape[1]):
+            state = torch.where(mask[:, t, None], self.step(inputs[:, t], state, weights[:, t, None]), state)
+        return state
+
+    def step(self, inputs: Tensor, state: Tensor, weight: Tensor) -> Tensor:
+        """inputs (B, 3 H) = W x + b, state (B, H), weight (B, 1) -> (B, H)"""
+        (xu, xr, xc), (hu, hr, hc) = inputs.chunk(3, dim=1), self.of_state(state).chunk(3, dim=1)
+        candidate = torch.tanh(xc + torch.sigmoid(xr + hr) * hc)
+        if self.cell == "agru":
+            moved = weight
+        else:
+            moved = torch.sigmoid(xu + hu)
+            if self.cell == "augru":
+                moved = weight * moved
+            elif self.cell == "augru_released":
+                moved = 1 - (1 - weight) * (1 - moved)
+        return torch.lerp(state, candidate, moved.expand_as(state))

@@ -1,0 +1,71 @@
+"""MUSE. Alimama, 2025, arXiv:2512.07216. A long history is searched by the cosines of frozen content vectors; attention over what was found is told the
+cosines too, and their histogram (SimTier) is a feature, for the found and for the newest events. Vectors are kept as int8. Differs from the released code:
+padding is never found and takes no attention, items without a vector are never found and have no place in a histogram; the newest events have multi-head
+attention with values of their own; Dice is that of DIN; softmax weights have no 1e-7 added. Numbers: benchmarks/long_history.py makes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.blocks.interest import shares
+from vitrail.blocks.search import NEVER, Histogram, best
+from vitrail.config import PositiveInt
+from vitrail.data.batches import Impressions
+from vitrail.systems.base import Given, Sizes, system
+from vitrail.systems.history_ranker import LongRanker, StoredContent
+
+
+class ToldAttention(nn.Module):
+    """Attention whose scores q.k are told cosines c: b1 q.k + b2 c / a + b3 q.k c / a; q, k and values are SiLU of layers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.of_query, self.of_key, self.of_value = (nn.Sequential(nn.Linear(width, width), nn.SiLU()) for _ in range(3))
+        self.a, self.b = nn.Parameter(torch.tensor(0.1)), nn.Parameter(torch.ones(3))
+
+    def told(self, dot: Tensor, cosines: Tensor) -> Tensor:
+        """dot (B, K), cosines (B, K) -> (B, K)"""
+        near = cosines / self.a
+        return self.b[0] * dot + self.b[1] * near + self.b[2] * dot * near
+
+    def forward(self, query: Tensor, events: Tensor, mask: Tensor, cosines: Tensor) -> Tensor:
+        """query (B, H), events (B, K, H), mask (B, K), cosines (B, K) -> (B, H)"""
+        dot = torch.einsum("bh,bkh->bk", self.of_query(query), self.of_key(events))
+        return torch.einsum("bk,bkh->bh", shares(self.told(dot, cosines), mask), self.of_value(events))
+
+
+@system("muse", stage="rank", family="ranking", paper="2512.07216", year=2025)
+class MUSE(LongRanker):
+    """Search a long history by what its things look like and are said to be, then attend."""
+
+    class Config(LongRanker.Config, StoredContent):
+        """Settings of muse."""
+
+        hidden: list[PositiveInt] = [256, 128, 64]
+        """Widths of the MLP on top."""
+
+    def build(self, config: Any, sizes: Sizes, given: Given) -> None:
+        self.frozen = self.content(given)
+        self.newest, self.long = self.attend(), ToldAttention(self.features.item_width)
+        self.near, self.far = Histogram(), Histogram()
+        self.top(5 * self.features.item_width + self.near.width + self.far.width)
+
+    def logit(self, batch: Impressions) -> Tensor:
+        """[newest events ; found events ; means of both ; target ; histograms of both ; other fields] -> MLP"""
+        look = self.look(batch)
+        units, has, row = self.frozen(look.items), self.frozen.has(look.items), batch.mask.nonzero()[:, 0]
+        cosines = units[look.at] @ units.T  # (B, n)
+        places, mask = best(cosines if bool(has.all()) else cosines.masked_fill(~has, NEVER), look.events, look.windows, self.config.chosen)
+        at = look.events[places]
+        events, near = self.happened(look.vectors(at), batch, places), cosines.gather(1, at)
+        found = self.long(look.target, events, mask, near)
+        mean = (events * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        total = torch.zeros_like(look.target).index_add(0, row, look.vectors(look.newest))
+        mean_newest = total / batch.mask.sum(1, keepdim=True).clamp(min=1)
+        spread = cosines.new_zeros(batch.mask.shape).masked_scatter(batch.mask, cosines[row, look.newest])
+        known = torch.zeros_like(batch.mask).masked_scatter(batch.mask, has[look.newest] & has[look.at][row])
+        tiers = self.near(spread, known), self.far(near, mask & has[look.at][:, None])
+        return self.finish(batch, self.recent(self.newest, batch, look), found, mean, mean_newest, look.target, *tiers)
