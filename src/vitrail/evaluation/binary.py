@@ -68,6 +68,11 @@ def gauc(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.in
     return float(np.average(value[kept], weights=share)), int(kept.sum()), int((~kept).sum())
 
 
+def chosen_by(metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer]) -> float:
+    """What a ranker is selected by: its AUC or its GAUC."""
+    return auc(labels, scores) if metric == "auc" else gauc(labels, scores, groups)[0]
+
+
 def log_losses(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Float:
     """(R,) -[y ln p + (1 - y) ln(1 - p)], p kept 1e-7 away from 0 and 1."""
     y, p = np.asarray(labels, dtype=np.float64), np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)

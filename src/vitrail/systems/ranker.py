@@ -5,8 +5,9 @@ Letters: B batch, K candidates, R rows, E events, T time steps, N items, F field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.calibrate import Calibrator, Method
-from vitrail.blocks.features import FeatureEmbedding, rare_penalty
-from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt
+from vitrail.blocks.compress import Compose, Kind, Storage
+from vitrail.blocks.features import ContentFields, FeatureEmbedding, rare_penalty
+from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from vitrail.data.batchers import Batcher
 from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order
 from vitrail.data.batches import Impressions, Sets
@@ -27,15 +29,17 @@ from vitrail.data.impressions import Rows
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
-from vitrail.systems.base import Can, Given, Sizes, System, TrainSettings
+from vitrail.systems.base import Can, ContentSettings, Given, Sizes, System, TrainSettings
 
 ROWS = 16_384
 """Rows scored at once."""
 
 
-class RankerSettings(TrainSettings, FieldSettings):
+class RankerSettings(TrainSettings, FieldSettings, ContentSettings):
     """Settings every ranker has: of the loop, of its fields, and these."""
 
+    vectors: tuple[str, ...] = ()
+    """Content vectors of items that become fields, frozen; a learned map brings each to the width D (`vitrail content list DATA` shows them)."""
     dim: PositiveInt = 16
     """Width D of the vector of a field."""
     length: PositiveInt = 50
@@ -54,6 +58,15 @@ class RankerSettings(TrainSettings, FieldSettings):
     """Standard deviation the vectors of fields start with."""
     rare: NonNegativeFloat = 0.0
     """Mini-batch aware regularisation: weight of ||row||^2 / occurrences for the rows of item fields in a batch."""
+    tables: Kind = "full"
+    """How vectors of fields are stored: full, a row a code; hash, several codes a row; qr, quotient and remainder of the code; low_rank, fewer numbers a row
+    and a map; multi_size, the fewer numbers the larger the field; unified, one table for all fields. Fields of at most 64 codes are stored whole."""
+    budget: Share = 1.0
+    """Share of the numbers of a row a code that `tables` may take."""
+    chunks: PositiveInt = 1
+    """Look-ups a value, side by side (unified); must divide D."""
+    compose: Compose = "multiply"
+    """What is made of the vectors of quotient and remainder (qr)."""
 
 
 class Ranker(System):
@@ -74,9 +87,31 @@ class Ranker(System):
                 f'System "{self.card.name}" ranks what was shown, and was given no impressions: fit and evaluate it with --split pairs, rated or shown.'
             )
         self.source = Features.of(self.spec, {name: tensor.numpy() for name, tensor in given.tables.items() if name != "occurrences"})
+        self.calibrator = Calibrator(config.calibration)
+        self.embed(config, given)
+        self.build(config, sizes, given)
+
+    def embed(self, config: Any, given: Given) -> None:
+        """The tables of fields; a ranker that learns no vectors makes none."""
+        self._content = given.content(config.vectors)
+        if config.rare and config.tables != "full":
+            raise SettingError(f"rare={config.rare:g} counts the rows of codes, and tables={config.tables} shares them: use tables=full, or rare=0.")
+        self.features = self.embedding(self.width(config), config.scale)
+        self.signals = nn.Embedding(len(self.spec.signals) + 2, self.features.item_width) if self.spec.signal else None
+        if self.signals is not None:
+            nn.init.zeros_(self.signals.weight)
+        if config.rare:
+            self._count(given.tables["occurrences"])
+
+    def width(self, config: Any) -> int:
+        """D, the width of the vector of a field."""
+        return int(config.dim)
+
+    def embedding(self, dim: int, scale: float) -> FeatureEmbedding:
+        """Tables of width `dim` for all fields, started with standard deviation `scale`."""
         catalogue, single = self.source.catalogue, [f for f in self.spec.owned("item") if f.kind != "categories"]
-        self.features = FeatureEmbedding(
-            self.width(config),
+        return FeatureEmbedding(
+            dim,
             items=torch.from_numpy(catalogue.items),
             item_sizes=[f.codes for f in single],
             lists={name: torch.from_numpy(codes) for name, codes in catalogue.lists.items()},
@@ -84,19 +119,10 @@ class Ranker(System):
             users=torch.from_numpy(catalogue.users),
             user_sizes=[f.codes for f in self.spec.owned("user")],
             event_sizes=[f.codes for f in self.spec.owned("event")],
-            scale=config.scale,
+            scale=scale,
+            content=ContentFields(*self._content, dim, scale) if self._content[0] else None,
+            storage=Storage(self.config.tables, self.config.budget, self.config.chunks if dim > 1 else 1, self.config.compose),
         )
-        self.signals = nn.Embedding(len(self.spec.signals) + 2, self.features.item_width) if self.spec.signal else None
-        if self.signals is not None:
-            nn.init.zeros_(self.signals.weight)
-        self.calibrator = Calibrator(config.calibration)
-        if config.rare:
-            self._count(given.tables["occurrences"])
-        self.build(config, sizes, given)
-
-    def width(self, config: Any) -> int:
-        """D, the width of the vector of a field."""
-        return int(config.dim)
 
     def _count(self, occurs: Tensor) -> None:
         """Occurrences of each row of the item fields' tables in the training rows."""
@@ -108,6 +134,11 @@ class Ranker(System):
             counts = torch.zeros(len(of_list.weight)).index_add(0, listed.flatten(), occurs.float().repeat_interleave(listed.shape[1]))  # type: ignore[arg-type]
             self.register_buffer(f"list_counts_{place}", counts, persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is; what has no weights is where its calibration is."""
+        return next(chain(self.parameters(), self.buffers())).device
+
     # what a system writes
 
     def logit(self, batch: Impressions) -> Tensor:
@@ -118,17 +149,24 @@ class Ranker(System):
 
     def items_and_events(self, batch: Impressions) -> tuple[Tensor, Tensor]:
         """Vectors of the targets (B, H), and of the events of all histories (E, H) in the order of `batch.mask`; each distinct item is looked up once."""
-        present, (targets, events) = self.features.distinct(batch.items, batch.history[batch.mask])
-        vectors = self.features.item(present)
-        found = F.embedding(events, vectors)
+        if torch.onnx.is_in_onnx_export():  # what is distinct differs from batch to batch, and a graph is for all of them
+            target, found = self.features.item(batch.items), self.features.item(batch.history[batch.mask])
+        else:
+            present, (targets, events) = self.features.distinct(batch.items, batch.history[batch.mask])
+            vectors = self.features.item(present)
+            target, found = F.embedding(targets, vectors), F.embedding(events, vectors)
         if self.signals is not None and batch.signals is not None:
             found = found + self.signals(batch.signals[batch.mask])
-        return F.embedding(targets, vectors), found
+        return target, found
 
     # training
 
     def batcher(self, log: Rows, seed: int, rank: int, world: int) -> Batcher:  # type: ignore[override]
         return ImpressionBatcher(log, batch=self.config.batch, length=self.config.length, seed=seed, rank=rank, world=world)
+
+    def learn(self, log: Rows, valid: Rows | None = None, measure: Callable[..., float] | None = None) -> int:  # type: ignore[override]
+        """Fit to rows at once, for rankers with `trained = False`, as `measure` of (labels, scores, users) chooses on `valid`; -> how many steps it took."""
+        raise TypeError(f"{type(self).__name__} is trained in batches")
 
     def loss(self, batch: Impressions) -> Tensor:
         loss = F.binary_cross_entropy_with_logits(self.logit(batch).float(), batch.labels, weight=batch.weights)
@@ -149,7 +187,7 @@ class Ranker(System):
     def predict(self, rows: Rows) -> Tensor:
         """(R,) logits of rows that have their fields, on the CPU; the model must be in evaluation mode."""
         logits = torch.empty(len(rows))
-        device = next(self.parameters()).device
+        device = self.device
         for chosen, batch in in_order(rows, self.config.length):
             logits[torch.from_numpy(chosen)] = self.logit(batch.to(device)).float().cpu()
         return logits
@@ -199,7 +237,7 @@ class Ranker(System):
             raise SettingError(f"Candidates of shape {tuple(candidates.shape)} do not fit {len(histories)} histories: give one row of item codes a history.")
         rows = self.rows_at(histories, candidates, now, context)
         of_rows = histories.users.repeat_interleave(candidates.shape[1])
-        device, found = next(self.parameters()).device, []
+        device, found = self.device, []
         for start in range(0, len(rows), ROWS):
             chosen = np.arange(start, min(start + ROWS, len(rows)))
             batch = replace(gather(rows, chosen, self.config.length), users=of_rows[start : start + ROWS])
@@ -215,4 +253,5 @@ class Ranker(System):
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         fields = 1 + len(sizes.features.fields) if sizes.features else 4
         tables = 4 * config.dim * (sum(f.codes for f in sizes.features.fields) if sizes.features else sizes.items)
-        return 5 * tables + 40 * config.batch * config.length * config.dim * fields + 24 * events
+        content = 4 * sizes.items * sum(sizes.vectors.values())
+        return content + 5 * tables + 40 * config.batch * config.length * config.dim * fields + 24 * events

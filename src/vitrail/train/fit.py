@@ -108,8 +108,9 @@ def fit(
         if protocol is not None:
             raise SettingError(f'System "{system}" is a ranker, and its numbers have the protocol of its split: leave --protocol out.')
         return fit_ranker(  # type: ignore[no-any-return]
-            cls, config, dataset, split=split, out=out, seed=seed, resume=resume, overwrite=overwrite, refit=refit, device=device, quiet=quiet
-        )
+            cls, config, dataset, split=split, out=out, seed=seed, resume=resume, overwrite=overwrite, refit=refit, device=device, quiet=quiet,
+            content=content,
+        )  # fmt: skip
     split_made, split_settings, chosen = cut(dataset, split, refit, protocol)
     fingerprint = chosen.fingerprint(dataset.fingerprint, split_made.settings)
     where = pick_device(device)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from vitrail.train.checkpoint import Checkpoints, Progress
 from vitrail.train.loop import train
 from vitrail.train.progress import bar, silent
 from vitrail.train.run import Run, write_curves
+
+if TYPE_CHECKING:
+    from vitrail.train.fit import Content
 
 FEW_ROWS = 2_000
 
@@ -54,10 +58,13 @@ def prepare(dataset: Dataset, settings: SplitSettings, config: Any) -> Prepared:
     if features.shown is not None:
         saved = _without(saved, split)
     tables = {name: torch.from_numpy(np.array(array)) for name, array in saved.arrays().items()} | {"occurrences": torch.from_numpy(occurs)}
+    content = {name: dataset.vectors(name) for name in config.vectors}
+    vectors, masks = ({name: torch.from_numpy(getattr(found, key)) for name, found in content.items()} for key in ("values", "mask"))
     protocol = PROTOCOLS[f"rank_{settings.name}"].model_copy(update={"settings": split.settings, "positive": dataset.info.positive})
     assert isinstance(protocol, RankProtocol)
     return Prepared(
-        split, features, Sizes(len(dataset.users), len(dataset.items), features=features.spec), Given(tables=tables), protocol,
+        split, features, Sizes(len(dataset.users), len(dataset.items), {name: found.info.dim for name, found in content.items()}, features.spec),
+        Given(vectors=vectors, masks=masks, tables=tables), protocol,
         features.fill(split.train), None if split.valid is None else features.fill(split.valid),
     )  # fmt: skip
 
@@ -82,8 +89,9 @@ def fit_ranker(
     refit: bool,
     device: str,
     quiet: bool,
+    content: Content | None = None,
 ) -> Any:
-    """`train.fit.fit` for a system of the stage `rank`: a FitResult. Raises VitrailError: one sentence."""
+    """`train.fit.fit` for a system of the stage `rank`: a FitResult. `content`: what is known of the vectors it reads. Raises VitrailError: one sentence."""
     from vitrail.train import fit as house
 
     if refit:
@@ -95,6 +103,7 @@ def fit_ranker(
     run = Run(
         system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
         split=settings.model_dump(mode="json"), protocol=made.protocol.name, seed=seed, refit=False, device=str(where),
+        vectors=content.identities if content else {},
     )  # fmt: skip
     folder = house._open_run(out, run, resume, overwrite)
     if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
@@ -106,7 +115,7 @@ def fit_ranker(
     progress = _train(model, made, config, seed, folder, resume, where, quiet)
     model.eval().cpu()
     fingerprint = made.protocol.fingerprint(dataset.fingerprint, made.split.settings)
-    info = house.manifest(run, cls, dataset, made.split.settings, made.protocol, fingerprint, progress, model)
+    info = house.manifest(run, cls, dataset, made.split.settings, made.protocol, fingerprint, progress, model, content)
     if made.valid is not None:
         info["validation"] = calibrate(model, made.valid)
     counts = torch.from_numpy(made.split.known.item_counts)
@@ -119,13 +128,16 @@ def fit_ranker(
 
 
 def _train(model: Ranker, made: Prepared, config: Any, seed: int, folder: Path | None, resume: bool, where: torch.device, quiet: bool) -> Progress:
+    if not model.trained:
+        started = time.perf_counter()
+        steps = model.learn(made.train, made.valid, partial(binary.chosen_by, config.metric))
+        return Progress(epoch=steps, finished=True, seconds=time.perf_counter() - started)
     validate = None
     if (valid := made.valid) is not None:
 
         def validate(model: System) -> float:
             assert isinstance(model, Ranker)
-            logits = model.eval().predict(valid).numpy()
-            value = binary.auc(valid.labels > 0.5, logits) if config.metric == "auc" else binary.gauc(valid.labels > 0.5, logits, valid.users)[0]
+            value = binary.chosen_by(config.metric, valid.labels > 0.5, model.eval().predict(valid).numpy(), valid.users)
             if np.isnan(value):
                 raise DataError(f"The validation part has no {'user' if config.metric == 'gauc' else 'rows'} with both successes and failures: choose another "
                                 f"split{', or --set metric=auc' if config.metric == 'gauc' else ''}.")  # fmt: skip
