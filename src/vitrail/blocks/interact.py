@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -97,7 +98,7 @@ def pair_sum(vectors: Tensor) -> Tensor:
 
 def pair_dots(vectors: Tensor) -> Tensor:
     """v_i . v_j of each pair i < j of vectors (B, F, D), row by row -> (B, F (F - 1) / 2). DLRM (Naumov et al., arXiv:1906.00091)."""
-    first, second = torch.triu_indices(vectors.shape[1], vectors.shape[1], offset=1, device=vectors.device)
+    first, second = (torch.from_numpy(places).to(vectors.device) for places in np.triu_indices(int(vectors.shape[1]), 1))
     return torch.bmm(vectors, vectors.transpose(1, 2))[:, first, second]
 
 

@@ -120,18 +120,19 @@ class Walk(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """X (R, C) with NaN where missing -> (R,) sums of leaves"""
         of = self.get_buffer
-        node = torch.zeros(len(X), len(of("starts")), dtype=torch.int64, device=X.device)
+        node = torch.zeros(X.shape[0], len(of("starts")), dtype=torch.int64, device=X.device)
         for _ in range(self.depth):
             at = of("starts") + node.clamp(min=0)
             x = X.gather(1, of("column")[at]).double()
             lost = x.isnan()
             known = torch.where(lost, 0.0, x)
-            nothing = torch.where(of("missing")[at], lost, of("zero")[at] & (known.abs() <= 1e-35))
-            left = torch.where(nothing, of("default")[at], known <= of("threshold")[at])
+            # runtimes choose between numbers, not between truths
+            nothing = (of("missing")[at] & lost) | (of("zero")[at] & (known.abs() <= 1e-35))
+            left = (nothing & of("default")[at]) | (~nothing & (known <= of("threshold")[at]))
             code = known.clamp(0, of("allowed").shape[1] - 1).long()
             member = of("allowed").flatten()[at * of("allowed").shape[1] + code] & ~lost & (known == code) & (known >= 0)
-            going = torch.where(of("category")[at], member, left)
-            node = torch.where(node < 0, node, torch.where(going, of("left")[at], of("right")[at]))
+            kind = of("category")[at]
+            node = torch.where(node < 0, node, torch.where((kind & member) | (~kind & left), of("left")[at], of("right")[at]))
         return of("leaf")[of("leaves") - node - 1].sum(1)
 
 

@@ -97,7 +97,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, content, data, funnel, house, index, lab, learn, live, policy
+    from vitrail.cli import answer, content, data, export, funnel, house, index, lab, learn, live, policy
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
@@ -110,6 +110,7 @@ def _assemble() -> None:
         ("recommend", answer.recommend),
         ("similar", answer.similar),
         ("serve", answer.serve),
+        ("export", export.export),
         ("update", live.update),
         ("forget", live.forget),
         ("doctor", house.doctor),

@@ -61,7 +61,7 @@ class FieldRanker(Ranker):
 
     def _apart(self, items: Tensor) -> Tensor:
         """(B, H) -> (B, fields of an item, D)"""
-        return items.view(len(items), self.features.item_fields, self.features.dim)
+        return items.unflatten(1, (self.features.item_fields, self.features.dim))
 
     def first_order(self, *, bias: bool) -> FirstOrder:
         """A linear part over the same fields but the history, with tables of its own."""

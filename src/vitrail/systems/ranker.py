@@ -150,7 +150,7 @@ class Ranker(System):
     def items_and_events(self, batch: Impressions) -> tuple[Tensor, Tensor]:
         """Vectors of the targets (B, H), and of the events of all histories (E, H) in the order of `batch.mask`; each distinct item is looked up once."""
         if torch.onnx.is_in_onnx_export():  # what is distinct differs from batch to batch, and a graph is for all of them
-            target, found = self.features.item(batch.items), self.features.item(batch.history[batch.mask])
+            target, found = self.features.item(batch.items), self.features.item(batch.history)[batch.mask]
         else:
             present, (targets, events) = self.features.distinct(batch.items, batch.history[batch.mask])
             vectors = self.features.item(present)
