@@ -40,6 +40,7 @@ def gather(rows: Rows, chosen: Int64, length: int) -> Impressions:
         times=None if log.times is None else of(log.times),
         now=picked(rows.times),
         weights=picked(rows.weights),
+        outcomes=picked(rows.outcomes),
     )
 
 

@@ -139,6 +139,8 @@ class Impressions(Batch):
     """(B,) int64 microseconds of the impression"""
     weights: Tensor | None = None
     """(B,) float32"""
+    outcomes: Tensor | None = None
+    """(B, K) float32: further successes, 0 or 1, NaN where they are not known"""
 
 
 @dataclass(frozen=True)

@@ -321,11 +321,12 @@ def evaluate_run(
     metrics: Sequence[str] | None = None,
     tie_seed: int = 0,
     quiet: bool = True,
+    importance: bool = False,
 ) -> Evaluation:
     """Measure a fitted system on the `test` or `valid` part of the split it was fitted with.
 
-    `data`: where the data set is now, if it moved. Evaluations of a test part are written to the data set's journal.
-    Raises DataError where the data set is absent or has changed since the fit, SettingError for an unknown part or metric.
+    `data`: where the data set is now, if it moved; `importance`: say of a ranker what each field is worth. Evaluations of a test part are written to the data
+    set's journal. Raises DataError where the data set is absent or has changed since the fit, SettingError for an unknown part or metric.
     """
     if part not in ("test", "valid"):
         raise SettingError(f'There is no part "{part}": evaluate "test" or "valid".')
@@ -337,8 +338,10 @@ def evaluate_run(
     if info.get("stage") == "rank":
         from vitrail.train.rank import evaluate_ranker
 
-        ranked = evaluate_ranker(recommender, dataset, part=part, metrics=metrics, quiet=quiet)
+        ranked = evaluate_ranker(recommender, dataset, part=part, metrics=metrics, quiet=quiet, importance=importance)
         return ranked if part == "valid" else _journal(ranked, run, info, dataset)
+    if importance:
+        raise SettingError(f'System "{recommender.name}" is no ranker and has no fields to weigh: leave --importance out.')
     protocol = Protocol.of(info["protocol"], where="the manifest")
     settings = recorded_split(info["split"])
     chosen = make_split(dataset, settings, protocol if part == "test" else protocol.model_copy(update={"fit_on": "train", "refit": False}))
