@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitrail.blocks import trees
-from vitrail.errors import ResourceError
+from vitrail.errors import DataError, ResourceError
 
 lightgbm = pytest.importorskip("lightgbm")
 
@@ -66,6 +66,8 @@ def test_names_and_groups():
     many = np.zeros(1000, dtype=np.int64)
     order, sizes = trees.groups(many, many, None, seed=0)
     assert sizes.tolist() == [1000] and (np.diff(order) < 0).any()  # drawn, not as they came
+    with pytest.raises(DataError, match="use objective=binary"):
+        trees.groups(np.zeros(10_001, dtype=np.int64), np.zeros(10_001, dtype=np.int64), None, seed=0)
     assert trees.groups(many[:4], np.array([1, 2, 1, 2]), None, seed=0)[1].tolist() == [2, 2]
 
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vitrail.data.fields import Field
+from vitrail.systems import registry
 from vitrail.testing_rank import tiny, tiny_batch, tiny_rows
 
 
@@ -94,3 +96,22 @@ def test_the_order_of_a_history_does_not_matter(name):
     turned = replace(batch, history=torch.where(full[:, None], batch.history.flip(1), batch.history))
     assert bool(full.any())
     torch.testing.assert_close(model.logit(turned), model.logit(batch))
+
+
+STORED = [name for name in registry.names() if registry.card(name).stage == "rank" and "tables" in registry.find(name).Config.model_fields]
+WIDE = [Field(name="shop", whose="event", kind="category", codes=500, values=[str(n) for n in range(498)])]
+
+
+@pytest.mark.parametrize("kind", ["hash", "qr", "low_rank", "multi_size", "unified"])
+@pytest.mark.parametrize("name", STORED)
+def test_every_ranker_takes_every_way_to_store_vectors(name, kind):
+    model = tiny(name, fields=WIDE, tables=kind, budget=0.3).train()
+    batch = tiny_batch(tiny_rows(12, codes=500))
+    model.loss(batch).backward()
+    assert model.features.numbers() <= 0.31 * model.features.whole_numbers
+    assert any(p.grad is not None and bool(p.grad.any()) for p in model.features.of_events.stores.parameters()) or kind == "unified"
+    other = tiny(name, fields=WIDE, tables=kind, budget=0.3)
+    for p in model.parameters():
+        torch.nn.init.normal_(p)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.logit(batch), model.eval().logit(batch))

@@ -93,7 +93,7 @@ def shop(tmp_path_factory):
 
 
 def test_purchases_are_learned_and_are_no_feature(shop, tmp_path):
-    settings = settings_of("multi-task", **BOUGHT, epochs=40, value_weights={"clicked": 0.0}, expert=[16], hidden=[8])
+    settings = settings_of("multi-task", **BOUGHT, epochs=25, value_weights={"clicked": 0.0}, expert=[16], hidden=[8])
     fit("multi-task", shop, out=tmp_path / "run", settings=settings, quiet=True)
     evaluation = evaluate_run(tmp_path / "run")
     assert evaluation.objectives.keys() == {"clicked", "bought"}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vitrail.errors import ResourceError
+from vitrail.errors import DataError, ResourceError
 
 Float32 = npt.NDArray[np.float32]
 MOST_GROUP = 10_000
@@ -69,14 +69,18 @@ def plain_names(columns: Sequence[str]) -> list[str]:
 def groups(users: npt.NDArray[np.integer], stops: npt.NDArray[np.integer], moments: npt.NDArray[np.integer] | None, seed: int) -> tuple[Any, Any]:
     """What one person was shown at one moment: (R,) an order that brings groups together, and their sizes.
 
-    Rows of a group come in a random order: the library ranks equal scores by it, and a success that stands first would be found by that.
+    Rows of a group come in a random order: the library ranks equal scores by it, and a success that stands first would be found by that. Raises DataError
+    where a group has more rows than the library takes.
     """
     when = stops if moments is None else moments
     order = np.lexsort([np.random.default_rng(seed).random(len(users)), when, stops, users])
     keys = np.stack([users[order], stops[order], when[order]])
     fresh = np.ones(len(order), dtype=bool)
     fresh[1:] = (keys[:, 1:] != keys[:, :-1]).any(0)
-    return order, np.diff(np.append(np.flatnonzero(fresh), len(order)))
+    sizes = np.diff(np.append(np.flatnonzero(fresh), len(order)))
+    if sizes.max(initial=0) > MOST_GROUP:
+        raise DataError(f"Somebody was shown {sizes.max():,} items at one moment, and lambdarank takes {MOST_GROUP:,}: use objective=binary.")
+    return order, sizes
 
 
 def as_text(buffer: Tensor) -> str:

@@ -1,22 +1,22 @@
-"""Boosted trees over the fields of impressions, the ranker that data without deep structure ask for: LightGBM (Ke et al., NIPS 2017), on the log loss or as
-LambdaMART (Burges, MSR-TR-2010-82). Columns: numbers (of the past, of retrieval, of items and users) as their buckets, 255 of them; categories of few values;
-lists of few values, a column each; how often the item is in the history; of each kind of content vectors the cosine of the item to the history: its largest,
-its mean, that of the newest event. Ids are no columns. A group of lambdarank is what one person was shown at one moment. Differs from the library's own early
-stopping: rounds are chosen by the house's AUC or GAUC on the validation rows, since its NDCG counts a group without a success as 1."""
+"""Boosted trees over the fields of impressions: LightGBM (Ke et al., NIPS 2017), on the log loss or as LambdaMART (Burges, MSR-TR-2010-82). Columns: numbers
+(of the past, of retrieval, of items and users) as one of 255 buckets; categories and lists of few values; how often the item is in the history; of content
+vectors the largest, the mean and the newest cosine of the item to the history. Ids are no columns. A group of lambdarank is what one person was shown at one
+moment. Differs from the library's early stopping: rounds are chosen by the house's AUC or GAUC, since its NDCG counts a group without a success as 1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from vitrail.blocks import trees
 from vitrail.blocks.calibrate import Method
 from vitrail.blocks.modality import nearness
-from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from vitrail.data.batchers_rows import gather
 from vitrail.data.batches import Impressions
 from vitrail.data.fields import UNSEEN, FieldSettings
@@ -31,6 +31,7 @@ class LightGBM(Ranker):
     """Boosted trees over what is known of the item, the person and the moment."""
 
     trained = False
+    space = {"lr": {"low": 0.01, "high": 0.2, "log": True}, "leaves": [15, 31, 63, 127], "least": [20, 50, 200], "columns": {"low": 0.4, "high": 1.0}}
     toy = {"least": 2, "leaves": 4, "rounds": 20, "columns": 1.0, "lr": 0.3}
 
     class Config(FieldSettings, ContentSettings):
@@ -52,13 +53,13 @@ class LightGBM(Ranker):
         """Rounds without improvement on the validation part before growth stops; 0: never."""
         lr: PositiveFloat = 0.05
         """Shrinkage of each tree."""
-        leaves: PositiveInt = 63
+        leaves: Annotated[int, Field(ge=2)] = 63
         """Leaves of a tree at most."""
         least: PositiveInt = 50
         """Rows of a leaf at least."""
         l2: NonNegativeFloat = 0.0
         """On the values of leaves."""
-        columns: Share = 0.8
+        columns: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
         """Share of the columns that a tree may split on."""
         rising: list[str] = []
         """Columns with which the score may only rise, as `retrieval score`."""
@@ -100,8 +101,7 @@ class LightGBM(Ranker):
             there = (values[:, :, None] == torch.arange(2, f.codes, dtype=values.dtype)).any(1).float()
             parts.append(torch.where((values > UNSEEN).any(1, keepdim=True), there, torch.nan))
         parts.append(((batch.history == batch.items[:, None]) & batch.mask).sum(1, keepdim=True).float())
-        parts += [nearness(vectors, has, batch.items, batch.history, batch.mask) for vectors, has in self.content.values()]
-        return torch.cat(parts, dim=1)
+        return torch.cat([*parts, *(nearness(vectors, has, batch.items, batch.history, batch.mask) for vectors, has in self.content.values())], dim=1)
 
     def learn(self, log: Rows, valid: Rows | None = None, measure: Callable[..., float] | None = None) -> int:  # type: ignore[override]
         c, seed = self.config, int(torch.initial_seed() % 2**31)
