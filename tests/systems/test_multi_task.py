@@ -74,6 +74,17 @@ def test_rare_rows_are_held_back_here_too():
     torch.testing.assert_close(rare.loss(batch) - plain.loss(batch), 0.1 * rare.penalty(batch))
 
 
+def test_gates_that_ask_one_expert_are_seen():
+    model = tiny("multi-task", **BOUGHT, experts=3)
+    for gate in model.bottom.gates:
+        torch.nn.init.zeros_(gate.weight)
+    assert model.gates(tiny_rows()) == pytest.approx({"clicked": 1.0, "bought": 1.0})
+    torch.nn.init.normal_(model.bottom.gates[1].weight, std=1e4)
+    found = model.gates(tiny_rows())
+    assert found["clicked"] == pytest.approx(1.0) and found["bought"] < 0.2
+    assert tiny("multi-task", **BOUGHT, bottom="ple").gates(tiny_rows()) == {}
+
+
 def test_names_that_are_no_objectives_are_refused():
     with pytest.raises(SettingError, match=r'no objective \(in loss_weights\) "baught". Did you mean "bought"'):
         tiny("multi-task", **BOUGHT, loss_weights={"baught": 1.0})
@@ -99,7 +110,7 @@ def test_purchases_are_learned_and_are_no_feature(shop, tmp_path):
     assert evaluation.objectives.keys() == {"clicked", "bought"}
     assert evaluation.objectives["clicked"]["rows"] == evaluation.objectives["bought"]["rows"] == 32
     assert evaluation.objectives["bought"]["rate"] < evaluation.objectives["clicked"]["rate"]
-    assert evaluation.objectives["bought"]["auc"] > 0.7
+    assert evaluation.objectives["bought"]["auc"] > 0.7 and 0 < evaluation.objectives["bought"]["gate_entropy"] <= 1
     plain = fit("dnn", shop, settings=settings_of("dnn", epochs=1), quiet=True).recommender
     assert "bought" in [f.name for f in plain.model.spec.owned("event")]  # it is context unless it is an objective
     run = Dataset(shop.path)

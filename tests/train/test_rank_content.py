@@ -33,7 +33,7 @@ def test_vectors_are_read_where_they_lie_and_travel_with_the_artifact(shop, tmp_
     from vitrail.train.rank import prepare
 
     config = registry.find("dnn").Config(vectors=("text", "image"))
-    made = prepare(shop, rank_split(shop.info, None), config)
+    made = prepare(shop, rank_split(shop.info, None), config, config.vectors)
     assert made.sizes.vectors == {"text": 4, "image": 2} and int(made.given.masks["image"].sum()) == 12
     found = fit("din", shop, out=tmp_path / "run", settings=settings_of("din", vectors=["text", "image"], epochs=2), quiet=True).recommender
     again = load(tmp_path / "run")

@@ -100,7 +100,7 @@ class ContentFields(nn.Module):
         """item codes (...,) -> (..., D) of each kind of content"""
         found = []
         for place, layer in enumerate(self.maps):
-            vectors = layer(F.normalize(F.embedding(codes, self.get_buffer(f"values_{place}").float()), dim=-1))
+            vectors = layer(F.normalize(self.get_buffer(f"values_{place}")[codes].float(), dim=-1))
             found.append(torch.where(self.get_buffer(f"mask_{place}")[codes][..., None], vectors, self.missing[place]))
         return found
 

@@ -5,6 +5,7 @@ B batch, K objectives, n experts, W width of the input, D of what experts give.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,8 +25,8 @@ def mixed(weights: Tensor, experts: Sequence[Tensor]) -> Tensor:
 
 
 def entropy(weights: Tensor) -> Tensor:
-    """The mean over the batch of the entropy of gates (B, n) in nats, as a share of ln n: near 0, one expert does all the work."""
-    return -(weights * weights.clamp(min=1e-12).log()).sum(1).mean() / max(torch.tensor(float(weights.shape[1])).log().item(), 1e-12)
+    """The mean over the batch of the entropy of gates (B, n), n > 1, as a share of ln n: near 0, one expert does all the work."""
+    return -(weights * weights.clamp(min=1e-12).log()).sum(1).mean() / math.log(weights.shape[1])
 
 
 class SharedBottom(nn.Module):

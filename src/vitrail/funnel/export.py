@@ -76,6 +76,9 @@ def export_run(run: str | Path | Recommender, out: str | Path, format: Format = 
         import onnx
     except ImportError:
         raise ResourceError('Export to ONNX needs onnx, which is not installed: pip install "vitrail[onnx]".') from None
+    if searched := getattr(model.config, "searched", 0):
+        told = f'System "{recommender.name}" searches {searched:,} events of a history where they are stored, which a graph would need as input'
+        raise SettingError(f"{told}: export a ranker of the newest events, or serve this one.")
     model.eval()
     graph, inputs = Graph(model), _inputs(model)
     with atomic_file(target) as temporary:

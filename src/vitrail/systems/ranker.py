@@ -75,6 +75,9 @@ class Ranker(System):
     needs: ClassVar[Needs] = Needs(history=("item",), order="sequence")
     can: ClassVar[Can] = Can(new_users=True, similar=False)
 
+    content_fields: ClassVar[bool] = True
+    """The content vectors that the settings name become fields; else the system reads them itself."""
+
     class Config(RankerSettings):
         """Settings of rankers."""
 
@@ -93,7 +96,7 @@ class Ranker(System):
 
     def embed(self, config: Any, given: Given) -> None:
         """The tables of fields; a ranker that learns no vectors makes none."""
-        self._content = given.content(config.vectors)
+        self._content = given.content(config.vectors if self.content_fields else ())
         if config.rare and config.tables != "full":
             raise SettingError(f"rare={config.rare:g} counts the rows of codes, and tables={config.tables} shares them: use tables=full, or rare=0.")
         self.features = self.embedding(self.width(config), config.scale)

@@ -51,8 +51,8 @@ class Prepared:
     valid: Rows | None
 
 
-def prepare(dataset: Dataset, settings: SplitSettings, config: Any) -> Prepared:
-    """Cut `dataset` into impressions, learn the fields on the training rows and code train and valid."""
+def prepare(dataset: Dataset, settings: SplitSettings, config: Any, names: Sequence[str] = ()) -> Prepared:
+    """Cut `dataset` into impressions, learn the fields on the training rows and code train and valid; `names` of content vectors that the system reads."""
     assert settings.name in ("pairs", "rated", "shown")
     split = make_impressions(dataset, settings).with_outcomes(_objectives(config))  # type: ignore[arg-type]
     features, occurs = learn(dataset, split, config, length=config.length)
@@ -60,15 +60,21 @@ def prepare(dataset: Dataset, settings: SplitSettings, config: Any) -> Prepared:
     if features.shown is not None:
         saved = _without(saved, split)
     tables = {name: torch.from_numpy(np.array(array)) for name, array in saved.arrays().items()} | {"occurrences": torch.from_numpy(occurs)}
-    content = {name: dataset.vectors(name) for name in config.vectors}
-    vectors, masks = ({name: torch.from_numpy(getattr(found, key)) for name, found in content.items()} for key in ("values", "mask"))
     protocol = PROTOCOLS[f"rank_{settings.name}"].model_copy(update={"settings": split.settings, "positive": dataset.info.positive})
     assert isinstance(protocol, RankProtocol)
+    given, vectors = _content(dataset, config, names)
     return Prepared(
-        split, features, Sizes(len(dataset.users), len(dataset.items), {name: found.info.dim for name, found in content.items()}, features.spec),
-        Given(vectors=vectors, masks=masks, tables=tables), protocol,
+        split, features, Sizes(len(dataset.users), len(dataset.items), vectors, features.spec), replace(given, tables=tables), protocol,
         features.fill(split.train), None if split.valid is None else features.fill(split.valid),
     )  # fmt: skip
+
+
+def _content(dataset: Dataset, config: Any, names: Sequence[str]) -> tuple[Given, dict[str, int]]:
+    """The content of items by name, read where it lies, and its widths."""
+    read = {name: dataset.vectors(name) for name in names}
+    vectors = {name: torch.from_numpy(found.values) for name, found in read.items()}
+    masks = {name: torch.from_numpy(found.mask.copy()) for name, found in read.items()}
+    return Given(vectors=vectors, masks=masks), {name: values.shape[1] for name, values in vectors.items()}
 
 
 def _objectives(config: Any) -> dict[str, str]:
@@ -96,21 +102,20 @@ def fit_ranker(
     refit: bool,
     device: str,
     quiet: bool,
-    content: Content | None = None,
+    content: Content,
 ) -> Any:
-    """`train.fit.fit` for a system of the stage `rank`: a FitResult. `content`: what is known of the vectors it reads. Raises VitrailError: one sentence."""
+    """`train.fit.fit` for a system of the stage `rank`: a FitResult. Raises VitrailError: one sentence."""
     from vitrail.train import fit as house
 
     if refit:
         raise SettingError("A ranker is calibrated on its validation part and cannot be fitted on it again: leave --refit out.")
     system = cls.card.name
     settings = rank_split(dataset.info, split)
-    made = prepare(dataset, settings, config)
+    made = prepare(dataset, settings, config, cls.wants(config).vectors)
     where = house.pick_device(device)
     run = Run(
         system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
-        split=settings.model_dump(mode="json"), protocol=made.protocol.name, seed=seed, refit=False, device=str(where),
-        vectors=content.identities if content else {},
+        split=settings.model_dump(mode="json"), protocol=made.protocol.name, seed=seed, refit=False, device=str(where), vectors=content.identities,
     )  # fmt: skip
     folder = house._open_run(out, run, resume, overwrite)
     if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
@@ -188,15 +193,16 @@ def part_rows(model: Ranker, info: Mapping[str, Any], dataset: Dataset, part: st
 
 
 def of_objectives(model: Ranker, rows: Rows) -> dict[str, dict[str, float]]:
-    """Objective -> rows that tell of it, rate, AUC, GAUC and log loss of its own chances; empty for a ranker of one."""
+    """Objective -> rows that tell of it, rate, AUC, GAUC and log loss of its own chances, entropy of its gate; empty for a ranker of one."""
     if rows.outcomes is None or not hasattr(model, "chances"):
         return {}
     labels = dict(zip(_objectives(model.config), rows.outcomes.T, strict=True)) | {CLICKED: rows.labels}
-    found = {}
+    found, gates = {}, model.gates(rows)  # type: ignore[operator]
     for name, chances in model.chances(rows).items():
         known = ~np.isnan(labels[name])
         y, p, users = labels[name][known] > 0.5, chances[known].astype(np.float64), rows.users[known]
         values = {"auc": binary.auc(y, p), "gauc": binary.gauc(y, p, users)[0], "logloss": float(binary.log_losses(y, p).mean()), "rate": float(y.mean())}
+        values |= {"gate_entropy": gates[name]} if name in gates else {}
         found[name] = {"rows": float(known.sum())} | {key: value for key, value in values.items() if np.isfinite(value)}
     return found
 

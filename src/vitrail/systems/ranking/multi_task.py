@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.multitask import PLE, Bottom, MMoE, SharedBottom, chain, masked_bce
+from vitrail.blocks.multitask import PLE, Bottom, MMoE, SharedBottom, chain, entropy, masked_bce
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt
 from vitrail.data.batchers_rows import in_order
 from vitrail.data.batches import Impressions
@@ -103,3 +103,14 @@ class MultiTask(FieldRanker):
             for name, (log_p, _) in self.heads(batch.to(self.device)).items():
                 found[name][chosen] = log_p.exp().cpu().numpy()
         return found
+
+    @torch.no_grad()
+    def gates(self, rows: Rows) -> dict[str, float]:
+        """Objective -> entropy of its gate over `rows` as a share of the most it can be (mmoe): near 0, a single expert is asked."""
+        if not isinstance(self.bottom, MMoE) or len(self.bottom.experts) == 1:
+            return {}
+        found = np.zeros(len(self.names))
+        for chosen, batch in in_order(rows, self.config.length):
+            shares = self.bottom.shares(self.vectors(batch.to(self.device)).flatten(1))
+            found += [float(entropy(weights)) * len(chosen) for weights in shares]
+        return dict(zip(self.names, (found / max(len(rows), 1)).tolist(), strict=True))
