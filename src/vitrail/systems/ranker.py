@@ -35,25 +35,30 @@ ROWS = 16_384
 """Rows scored at once."""
 
 
-class RankerSettings(TrainSettings, FieldSettings, ContentSettings):
-    """Settings every ranker has: of the loop, of its fields, and these."""
+class RowSettings(FieldSettings, ContentSettings):
+    """Settings of everything that ranks rows: its fields, what it reads of content and histories, how it is chosen and calibrated."""
 
     vectors: tuple[str, ...] = ()
     """Content vectors of items that become fields, frozen; a learned map brings each to the width D (`vitrail content list DATA` shows them)."""
-    dim: PositiveInt = 16
-    """Width D of the vector of a field."""
     length: PositiveInt = 50
     """Newest events T of a history that are read."""
+    metric: Literal["gauc", "auc"] = "gauc"
+    """What is maximised on the validation part."""
+    calibration: Method = "platt"
+    """How logits become probabilities, fitted on the validation part."""
+
+
+class RankerSettings(RowSettings, TrainSettings):
+    """Settings every trained ranker has: of the loop, of its rows, and these."""
+
+    dim: PositiveInt = 16
+    """Width D of the vector of a field."""
     batch: PositiveInt = 1024
     """Impressions a step."""
     epochs: PositiveInt = 20
     """Epochs at most."""
     patience: int = 2
     """Validations without improvement before the run stops; 0: never. Click-through models overfit after few epochs."""
-    metric: Literal["gauc", "auc"] = "gauc"  # type: ignore[assignment]
-    """What is maximised on the validation part."""
-    calibration: Method = "platt"
-    """How logits become probabilities, fitted on the validation part."""
     scale: PositiveFloat = 1e-2
     """Standard deviation the vectors of fields start with."""
     rare: NonNegativeFloat = 0.0

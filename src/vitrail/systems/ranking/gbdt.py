@@ -14,16 +14,15 @@ from pydantic import Field
 from torch import Tensor
 
 from vitrail.blocks import trees
-from vitrail.blocks.calibrate import Method
 from vitrail.blocks.modality import nearness
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from vitrail.data.batchers_rows import gather
 from vitrail.data.batches import Impressions
-from vitrail.data.fields import UNSEEN, FieldSettings
+from vitrail.data.fields import UNSEEN
 from vitrail.data.impressions import Rows
 from vitrail.errors import unknown
-from vitrail.systems.base import ContentSettings, Given, Sizes, system
-from vitrail.systems.ranker import ROWS, Ranker
+from vitrail.systems.base import Given, Sizes, system
+from vitrail.systems.ranker import ROWS, Ranker, RowSettings
 
 
 @system("lightgbm", stage="rank", family="ranking", year=2017)
@@ -34,7 +33,7 @@ class LightGBM(Ranker):
     space = {"lr": {"low": 0.01, "high": 0.2, "log": True}, "leaves": [15, 31, 63, 127], "least": [20, 50, 200], "columns": {"low": 0.4, "high": 1.0}}
     toy = {"least": 2, "leaves": 4, "rounds": 20, "columns": 1.0, "lr": 0.3}
 
-    class Config(FieldSettings, ContentSettings):
+    class Config(RowSettings):
         """Settings of lightgbm."""
 
         vectors: tuple[str, ...] = ()
@@ -43,8 +42,6 @@ class LightGBM(Ranker):
         """The log loss of rows, or LambdaMART's pairs inside what was shown together."""
         buckets: int = 255
         """Buckets of numbers, by quantiles of the training rows."""
-        length: PositiveInt = 50
-        """Newest events of a history that are read."""
         most_values: PositiveInt = 64
         """Values up to which a category or a list has columns."""
         rounds: PositiveInt = 2000
@@ -65,10 +62,6 @@ class LightGBM(Ranker):
         """Columns with which the score may only rise, as `retrieval score`."""
         truncation: PositiveInt = 30
         """Pairs count where the better placed row is above this rank (lambdarank)."""
-        metric: Literal["gauc", "auc"] = "gauc"
-        """What is maximised on the validation part."""
-        calibration: Method = "platt"
-        """How scores become probabilities, fitted on the validation part."""
 
     def embed(self, config: Any, given: Given) -> None:
         self.content = {name: (vectors, given.masks[name]) for name, vectors in given.content(config.vectors)[0].items()}
