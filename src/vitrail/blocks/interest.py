@@ -98,7 +98,7 @@ class TargetAttention(nn.Module):
         weights = self.weigh(query, events, mask, rows, full)
         if full and self.heads == 1:
             return torch.bmm(weights.view(len(mask), 1, -1), events.view(*mask.shape, -1)).squeeze(1)
-        weighted = (events.unflatten(1, (self.heads, -1)) * weights[:, :, None]).flatten(1)
+        weighted = (events.view(len(events), self.heads, -1) * weights[:, :, None]).flatten(1)
         return events.new_zeros(query.shape).index_add(0, rows, weighted)
 
     def padded(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
