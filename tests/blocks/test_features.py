@@ -82,3 +82,10 @@ def test_the_linear_part_is_the_sum_of_its_weights():
     torch.testing.assert_close(part(*asked), torch.tensor([0.4]))
     assert FirstOrder(e, bias=False)(*asked).tolist() == pytest.approx([0.5])
     assert e.codes(*asked).tolist() == [[2, 3]]
+
+
+def test_for_a_graph_what_is_distinct_is_the_catalogue(monkeypatch):
+    e, a = embedding(), torch.tensor([5, 7, 5])
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    present, (places,) = e.distinct(a)
+    assert torch.equal(present[places], a) and len(present) == 200

@@ -43,7 +43,7 @@ def difference(model, file, rows=40):
     assert made.opset_import[0].version == export.OPSET
     batches = [drawn(model, rows, 7), drawn(model, 1, 1), drawn(model, 5, 12)]
     nobody = drawn(model, 4, 3)
-    batches.append(type(nobody)(**{**vars(nobody), "mask": torch.zeros(4, 3, dtype=torch.bool)}))
+    batches.append(type(nobody)(**{**vars(nobody), "mask": torch.zeros_like(nobody.mask)}))
     return max(compared(file, graph, batch, names) for batch in batches)
 
 
@@ -55,6 +55,15 @@ def test_every_ranker_equals_its_graph(name, tmp_path):
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     assert difference(model, tmp_path / "m.onnx") < 1e-5
+
+
+def test_a_system_that_goes_step_by_step_has_a_graph_of_its_length(tmp_path, monkeypatch):
+    model = tiny("dnn", fields=FIELDS)
+    monkeypatch.setattr(type(model), "unrolled", True)
+    assert drawn(model, 4, 2).history.shape == (4, 5)
+    assert difference(model, tmp_path / "m.onnx") < 1e-5
+    shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in onnx.load(tmp_path / "m.onnx").graph.input}
+    assert shapes["history"] == [0, 5]
 
 
 SLOTS = [

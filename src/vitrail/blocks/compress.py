@@ -125,7 +125,7 @@ class Multiplexed(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """values (...,) in [0, n) -> (..., D)"""
-        weight = self.pool.weight
+        weight: Tensor = self.__dict__["pool"].weight
         return torch.cat([F.embedding(hashed(values, c, len(weight)), weight) for c in self.coefficients], dim=-1)
 
 

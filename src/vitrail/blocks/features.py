@@ -165,8 +165,10 @@ class FeatureEmbedding(nn.Module):
 
     def distinct(self, *codes: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Item codes of any shapes -> the distinct ones (n,), and each given tensor as places among them."""
-        flat = torch.cat([part.flatten() for part in codes])
         n_items = len(self.get_buffer("item_codes"))
+        if torch.onnx.is_in_onnx_export():  # what is distinct differs from batch to batch; a runtime works out what depends on the catalogue alone once
+            return torch.arange(n_items), list(codes)
+        flat = torch.cat([part.flatten() for part in codes])
         if n_items <= 64 * len(flat):  # a mark for every item is cheaper than sorting what was given
             marks = torch.zeros(n_items, dtype=torch.bool, device=flat.device)
             marks[flat] = True
@@ -195,10 +197,11 @@ class FirstOrder(nn.Module):
         return total if self.bias is None else total + self.bias
 
 
-def rare_penalty(table: FieldTable | ListTable, codes: Tensor, counts: Tensor) -> Tensor:
+def rare_penalty(table: FieldTable | StoredTable | ListTable, codes: Tensor, counts: Tensor) -> Tensor:
     """Mini-batch aware regularisation of DIN: the sum over the rows of `table` that occur in `codes` of ||row||^2 / n_row.
 
     `counts` (rows,): how often each row occurs in the whole training set. Rows that do not occur get exactly no gradient.
     """
+    assert not isinstance(table, StoredTable), "rows that codes share have no counts"
     rows = torch.unique(table.rows(codes) if isinstance(table, FieldTable) else codes.to(torch.int64))
     return (F.embedding(rows, table.weight).square().sum(-1) / counts[rows].clamp(min=1)).sum()

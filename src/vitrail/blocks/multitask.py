@@ -85,7 +85,7 @@ class CGC(nn.Module):
     def forward(self, ways: Sequence[Tensor], common: Tensor) -> tuple[list[Tensor], Tensor]:
         """What each objective reads, K times (B, W), and what the shared experts do (B, W) -> the same of the next level; the shared way as it came where there
         is no gate for it"""
-        own = [[expert(way) for expert in mine] for way, mine in zip(ways, self.own, strict=True)]  # type: ignore[union-attr]
+        own = [[expert(way) for expert in mine] for way, mine in zip(ways, self.own, strict=True)]  # type: ignore[attr-defined]
         shared = [expert(common) for expert in self.shared]
         found = [mixed(torch.softmax(gate(way), dim=1), [*mine, *shared]) for way, gate, mine in zip(ways, self.gates, own, strict=True)]
         if self.gate is None:

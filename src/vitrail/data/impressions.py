@@ -112,7 +112,7 @@ class ImpressionSplit:
 
     def with_outcomes(self, conditions: Mapping[str, str]) -> ImpressionSplit:
         """The same cut with further successes of its rows: see `Rows.with_outcomes`."""
-        parts = {name: None if (part := getattr(self, name)) is None else part.with_outcomes(conditions) for name in ("train", "valid", "test")}
+        parts: dict[str, Any] = {name: None if (part := getattr(self, name)) is None else part.with_outcomes(conditions) for name in ("train", "valid", "test")}
         return replace(self, **parts) if conditions else self
 
 

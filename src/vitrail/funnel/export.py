@@ -32,7 +32,7 @@ MEANING = {
     "users": "(B,) codes of the users: places of the rows of users.parquet; -1 a stranger",
     "fields": "(B, F) coded fields of the impression: see fields",
     "history": "(B, T) codes of the items before, oldest first, 0 where the mask is false",
-    "mask": "(B, T) true where an event is",
+    "mask": "(B, T) true where an event is; T is `length` where a system goes through it step by step",
     "signals": "(B, T) what happened at each event: 1 + how many of signals are <= it, 0 where that is not known",
     "times": "(B, T) microseconds since 1970 of each event",
     "now": "(B,) microseconds since 1970 of the question",
@@ -117,9 +117,10 @@ def _inputs(model: Ranker) -> list[str]:
 
 
 def _write(graph: Graph, inputs: list[str], file: Path) -> None:
-    """Trace the graph on a small batch with padding, an empty history in it or not being all the same to a trace."""
+    """Trace the graph on a small batch with padding."""
+    free = not graph.model.unrolled
     example = drawn(graph.model, 3, 4)
-    axes = {name: {0: "rows"} | ({1: "events"} if name in ("history", "mask", "signals", "times") else {}) for name in inputs}
+    axes = {name: {0: "rows"} | ({1: "events"} if free and name in ("history", "mask", "signals", "times") else {}) for name in inputs}
     axes |= {"logit": {0: "rows"}, "probability": {0: "rows"}}
     graph.inputs = inputs
     with warnings.catch_warnings():
@@ -170,6 +171,7 @@ class Graph(nn.Module):
 def drawn(model: Ranker, rows: int, steps: int) -> Impressions:
     """Rows of every kind: strangers, missing and unseen codes, histories of 0 to `steps` events (the first row has them all)."""
     rng = np.random.default_rng(0)
+    steps = model.config.length if model.unrolled else steps
     items, users = model.sizes.items, model.sizes.users
     lengths = rng.integers(0, steps + 1, rows)
     lengths[:2] = [steps, 0][: len(lengths)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vitrail.blocks.calibrate import Calibrator, Method
 from vitrail.blocks.compress import Compose, Kind, Storage
-from vitrail.blocks.features import ContentFields, FeatureEmbedding, rare_penalty
+from vitrail.blocks.features import ContentFields, FeatureEmbedding, FieldTable, rare_penalty
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from vitrail.data.batchers import Batcher
 from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order
@@ -48,7 +48,7 @@ class RowSettings(FieldSettings, ContentSettings):
     """How logits become probabilities, fitted on the validation part."""
 
 
-class RankerSettings(RowSettings, TrainSettings):
+class RankerSettings(RowSettings, TrainSettings):  # type: ignore[misc]  # of `metric`, rankers know two
     """Settings every trained ranker has: of the loop, of its rows, and these."""
 
     dim: PositiveInt = 16
@@ -82,6 +82,8 @@ class Ranker(System):
 
     content_fields: ClassVar[bool] = True
     """The content vectors that the settings name become fields; else the system reads them itself."""
+    unrolled: ClassVar[bool] = False
+    """It goes through a history step by step, so that its graph is for histories filled up to `length` events."""
 
     class Config(RankerSettings):
         """Settings of rankers."""
@@ -135,6 +137,7 @@ class Ranker(System):
     def _count(self, occurs: Tensor) -> None:
         """Occurrences of each row of the item fields' tables in the training rows."""
         table, codes = self.features.of_items, self.features.get_buffer("item_codes")
+        assert isinstance(table, FieldTable)
         counts = torch.zeros(len(table.weight)).index_add(0, table.rows(codes).flatten(), occurs.float().repeat_interleave(codes.shape[1]))
         self.register_buffer("row_counts", counts, persistent=False)
         for place, of_list in enumerate(self.features.of_lists):
