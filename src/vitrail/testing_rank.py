@@ -5,14 +5,17 @@ User u clicked four items of its colour, and was shown items of both; it clicks 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
-from vitrail.data.batches import Sets
+from vitrail.data.batchers_rows import gather
+from vitrail.data.batches import Impressions, Sets
 from vitrail.data.dataset import Dataset, write_dataset
 from vitrail.data.fields import Catalogue, FeatureSpec, Field
 from vitrail.data.impressions import Rows
@@ -84,6 +87,44 @@ def toy_rows(n: int = 12, weights: bool = False) -> Rows:
     users, items, labels = rng.integers(0, 4, n), rng.integers(0, TOY, n), rng.integers(0, 2, n).astype(np.float32)
     signals = np.array([1, 2] * 5, dtype=np.int8) if weights else None
     return Rows(users, items, labels, log.indptr[users + 1], log, fields=rng.integers(0, 4, (n, 1)).astype(np.int32), signals=signals)
+
+
+Tensors = Mapping[str, Tensor]
+
+
+def tiny(name: str, *, fields: Sequence[Field] = (), vectors: Tensors | None = None, masks: Tensors | None = None, **changed: Any) -> Any:
+    """The ranker `name` with its starting weights, in evaluation mode: N = 8 items of two categories and some tags, four users with a city, and `fields` of
+    the impression (none given: one, `slot`). `vectors` and `masks` of items by name; `changed` settings."""
+    known = [
+        Field(name="item", whose="item", kind="id", codes=10), Field(name="category", whose="item", kind="category", codes=4),
+        Field(name="tags", whose="item", kind="categories", codes=5), Field(name="city", whose="user", kind="category", codes=4),
+        *(fields or [Field(name="slot", whose="event", kind="category", codes=4, values=["left", "right"])]),
+    ]  # fmt: skip
+    places = np.arange(8)
+    tags = np.array([[2, 3], [4, 0]] * 4, dtype=np.int32)
+    catalogue = Catalogue(np.stack([places + 2, places % 2 + 2], 1).astype(np.int32), np.array([[2], [3], [2], [0], [1]], dtype=np.int32), {"tags": tags})
+    tables = {key: torch.from_numpy(value) for key, value in catalogue.arrays().items()} | {"occurrences": torch.arange(8) + 1}
+    torch.manual_seed(0)
+    cls, content = registry.find(name), dict(vectors or {})
+    values = {"dim": 4, "length": 5, "scale": 0.5} | ({"vectors": tuple(content)} if content else {})
+    config = cls.Config.of({key: value for key, value in values.items() if key in cls.Config.model_fields} | changed)
+    sizes = Sizes(4, 8, {key: value.shape[1] for key, value in content.items()}, FeatureSpec(fields=known))
+    return cls(config, sizes, Given(vectors=content, masks=dict(masks or {}), tables=tables)).eval()
+
+
+def tiny_rows(n: int = 12, codes: int = 4, fields: int = 1) -> Rows:
+    """Impressions for `tiny`, drawn: histories of 5, 4, 1 and no events; `fields` columns with codes below `codes`."""
+    rng = np.random.default_rng(0)
+    log = Log(np.array([0, 5, 9, 10, 10]), rng.integers(0, 8, 10).astype(np.int32), 8)
+    users = rng.integers(0, 4, n)
+    drawn, labels = rng.integers(0, codes, (n, fields)).astype(np.int32), rng.integers(0, 2, n).astype(np.float32)
+    return Rows(users, rng.integers(0, 8, n), labels, log.indptr[users + 1], log, fields=drawn)
+
+
+def tiny_batch(rows: Rows | None = None) -> Impressions:
+    """All of `rows` (none: of `tiny_rows`) as a batch."""
+    rows = tiny_rows() if rows is None else rows
+    return gather(rows, np.arange(len(rows)), 5)
 
 
 def settings_of(name: str, **changed: Any) -> dict[str, Any]:
@@ -170,7 +211,10 @@ def check_item_order(name: str, data: Dataset, folder: Path) -> None:
 
 def check_evaluates(name: str, data: Dataset, folder: Path) -> None:
     """The run is measured: every metric of rankers with its interval; a run stopped and resumed ends as one not stopped, bit for bit."""
-    run, again = stopped_and_resumed(name, data, folder, settings_of(name, epochs=3) | {"checkpoint_seconds": 0.0}, split=None)
+    if registry.find(name).trained:
+        run, again = stopped_and_resumed(name, data, folder, settings_of(name, epochs=3) | {"checkpoint_seconds": 0.0}, split=None)
+    else:
+        run, again = (fit(name, data, out=where, settings=settings_of(name), quiet=True) for where in (None, folder / "stopped"))
     a, b = run.recommender.model.state_dict(), again.recommender.model.state_dict()
     assert a.keys() == b.keys() and all(torch.equal(a[key].nan_to_num(), b[key].nan_to_num()) for key in a)
     evaluation = evaluate_run(folder / "stopped")

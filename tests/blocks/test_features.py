@@ -1,8 +1,9 @@
 """Field embedding: missing and unseen codes, lists, distinct look-ups, and the regularisation of rows that occur."""
 
+import pytest
 import torch
 
-from vitrail.blocks.features import FeatureEmbedding, FieldTable, ListTable, rare_penalty
+from vitrail.blocks.features import ContentFields, FeatureEmbedding, FieldTable, FirstOrder, ListTable, rare_penalty
 
 
 def embedding(n=200):
@@ -51,3 +52,40 @@ def test_rare_rows_are_pulled_more_and_absent_rows_not_at_all():
     assert table.weight.grad[[0, 1, 4, 5]].abs().sum() == 0
     lists = ListTable(6, 3, 1.0)
     torch.testing.assert_close(rare_penalty(lists, torch.tensor([2, 2, 5]), counts), lists.weight[2].square().sum() / 4 + lists.weight[5].square().sum())
+
+
+def test_content_is_a_map_of_its_direction_and_absence_a_vector():
+    torch.manual_seed(0)
+    vectors, has = torch.randn(5, 3), torch.tensor([True, True, False, True, True])
+    content = ContentFields({"text": vectors}, {"text": has}, 4, 1.0)
+    torch.nn.init.normal_(content.missing)
+    (found,) = content(torch.tensor([[0, 2]]))
+    torch.testing.assert_close(found[0, 0], content.maps[0](vectors[0] / vectors[0].norm()))
+    assert torch.equal(found[0, 1], content.missing[0])
+    assert not [name for name in content.state_dict() if "values" in name]  # what was given travels beside the weights
+    tenfold = ContentFields({"text": 10 * vectors}, {"text": has}, 4, 1.0)
+    tenfold.load_state_dict(content.state_dict())
+    torch.testing.assert_close(tenfold(torch.arange(5))[0], content(torch.arange(5))[0])
+    e = FeatureEmbedding(4, items=torch.arange(5)[:, None].int() + 2, item_sizes=[7], content=content)
+    assert e.item_width == 8 and e.item_fields == 2 and e.numbers() == 7 * 4
+    torch.testing.assert_close(e.item(torch.arange(5))[:, 4:], content(torch.arange(5))[0])
+
+
+def test_the_linear_part_is_the_sum_of_its_weights():
+    e = FeatureEmbedding(1, items=torch.tensor([[2], [3]]).int(), item_sizes=[4], event_sizes=[4], scale=0.0)
+    part = FirstOrder(e, bias=True)
+    with torch.no_grad():
+        e.of_items.weight.copy_(torch.tensor([[0.0], [0], [0.3], [7]]))
+        e.of_events.weight.copy_(torch.tensor([[0.0], [0], [5], [0.2]]))
+        part.bias.fill_(-0.1)
+    asked = (torch.tensor([0]), torch.tensor([-1]), torch.tensor([[3]]))
+    torch.testing.assert_close(part(*asked), torch.tensor([0.4]))
+    assert FirstOrder(e, bias=False)(*asked).tolist() == pytest.approx([0.5])
+    assert e.codes(*asked).tolist() == [[2, 3]]
+
+
+def test_for_a_graph_what_is_distinct_is_the_catalogue(monkeypatch):
+    e, a = embedding(), torch.tensor([5, 7, 5])
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    present, (places,) = e.distinct(a)
+    assert torch.equal(present[places], a) and len(present) == 200

@@ -103,3 +103,14 @@ def test_an_empty_history_is_a_zero_and_has_finite_gradients():
     y = attention(q, K, torch.tensor([[True, False, False], [False] * 3]))
     y.sum().backward()
     assert y[1].tolist() == [0] * 4 and bool(torch.isfinite(q.grad).all()) and bool(torch.isfinite(K.grad).all())
+
+
+@pytest.mark.parametrize("scorer", ["mlp", "dot", "bilinear", "multihead", "mean"])
+@pytest.mark.parametrize("weights", ["raw", "softmax", "relu"])
+def test_padded_equals_packed(scorer, weights):
+    """What graphs compute is what is computed here, histories without an event among it."""
+    torch.manual_seed(0)
+    attention = TargetAttention(6, scorer, weights, heads=3, scale=True, act="relu")
+    mask = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
+    query, keys = torch.randn(3, 6), torch.randn(3, 3, 6)
+    torch.testing.assert_close(attention.padded(query, keys, mask), attention.packed(query, keys[mask], mask))

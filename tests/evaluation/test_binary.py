@@ -90,3 +90,13 @@ def test_a_whole_measurement():
     assert sum(row["users"] for row in slices.values()) == 2000 and np.nanmean(values["gauc"]) == pytest.approx(metrics["gauc"])
     metrics, ci, _, _ = binary.measure(np.ones(3, np.float32), logits[:3], s[:3], users[:3], lengths[:3], intervals=False)
     assert "auc" not in metrics and not ci
+
+
+def test_lift_by_hand():
+    """Ten rows in five parts: rate, rate over .4, successes so far, rows."""
+    scores, labels = np.arange(10)[::-1] / 10.0, [1, 1, 1, 0, 0, 0, 1, 0, 0, 0]
+    parts = binary.lift(labels, scores, parts=5)
+    assert [part.rate for part in parts] == [1.0, 0.5, 0.0, 0.5, 0.0] and [part.lift for part in parts] == pytest.approx([2.5, 1.25, 0, 1.25, 0])
+    assert [part.caught for part in parts] == [0.5, 0.75, 0.75, 1.0, 1.0] and [part.rows for part in parts] == [2] * 5
+    tied = binary.lift(labels, np.zeros(10))
+    assert len(tied) == 1 and tied[0] == (0.4, 1.0, 1.0, 10) and binary.lift(np.zeros(4), np.zeros(4)) == []

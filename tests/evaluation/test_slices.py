@@ -7,7 +7,7 @@ from vitrail.data.split import Part
 from vitrail.data.vocabulary import hash_ids
 from vitrail.evaluation.evaluator import evaluate_part
 from vitrail.evaluation.protocol import PROTOCOLS
-from vitrail.evaluation.slices import default_slices, popularity_groups
+from vitrail.evaluation.slices import default_slices, popularity_groups, rank_slices
 
 
 def test_groups_follow_the_events():
@@ -38,3 +38,12 @@ def test_only_the_targets_of_the_slice_count():
     assert found["popularity:mid"] == pytest.approx({"users": 2, "recall@2": 0.5, "ndcg@3": 0.630930 / 2}, abs=1e-6)
     assert found["items:cold"] == found["popularity:tail"] == pytest.approx({"users": 1, "recall@2": 0.0, "ndcg@3": 0.5})
     assert found["history:1-5"]["users"] == 2 and "history:0" not in found
+
+
+def test_slices_of_rows():
+    """Users without a row in training, and items by their successes there: 0 has half of all, 1 the rest of 80 %, 2 the tail, 3 none."""
+    users, items = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 3])
+    found = rank_slices(users, items, np.array([0, 0, 2]), np.repeat([0, 1, 2], [5, 3, 2]), 4)
+    assert found["users:new"].tolist() == [False, False, True, False] and found["users:known"].tolist() == [True, True, False, True]
+    groups = {name.partition(":")[2]: np.flatnonzero(kept).tolist() for name, kept in found.items() if not name.startswith("users")}
+    assert groups == {"head": [0], "mid": [1], "tail": [2], "cold": [3]}

@@ -74,8 +74,10 @@ class Dice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., C) -> (..., C)"""
-        flat = x.reshape(-1, x.shape[-1]).float().contiguous()
         mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
+        if torch.onnx.is_in_onnx_export():  # the formula itself: passes over blocks would be unrolled for the size of the example
+            return x * (self.alpha + (1 - self.alpha) * torch.sigmoid((x - mean) * torch.rsqrt(variance + self.eps)))
+        flat = x.reshape(-1, x.shape[-1]).float().contiguous()
         by_batch = self.training and len(flat) > 1  # one sample has no variance
         spread = torch.rsqrt(variance + self.eps)
         if by_batch:

@@ -1,10 +1,13 @@
-"""Interactions between fields: the towers and the cross networks of rankers. B batch, D width of the flat input x0."""
+"""Interactions between fields: towers, cross networks, pairs of factorization machines, self-attention. B batch, F fields, D width (of a field, or of the
+flat input x0 of towers and cross networks)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,3 +86,60 @@ class CrossMix(nn.Module):
             # the experts' outputs share x0 and the bias, and their shares add up to 1
             x = torch.addcmul(x, x0, torch.einsum("be,bes,esd->bd", share, inner, up) + bias)
         return x
+
+
+def pair_sum(vectors: Tensor) -> Tensor:
+    """The sum of v_i . v_j over all pairs i < j of vectors (B, F, D), in O(F D): half of (the square of the sum less the sum of squares) -> (B,).
+
+    FM (Rendle, ICDM 2010).
+    """
+    return (vectors.sum(1).square() - vectors.square().sum(1)).sum(-1) / 2
+
+
+def pair_dots(vectors: Tensor) -> Tensor:
+    """v_i . v_j of each pair i < j of vectors (B, F, D), row by row -> (B, F (F - 1) / 2). DLRM (Naumov et al., arXiv:1906.00091)."""
+    first, second = (torch.from_numpy(places).to(vectors.device) for places in np.triu_indices(int(vectors.shape[1]), 1))
+    return torch.bmm(vectors, vectors.transpose(1, 2))[:, first, second]
+
+
+Interacting = Literal["paper", "released"]
+
+
+class FieldAttention(nn.Module):
+    """Fields read each other: self-attention over fields, a residual map, ReLU. AutoInt (Song et al., CIKM 2019, arXiv:1810.11921).
+
+    paper: relu(concat_h softmax(Q_h K_h^T) V_h + x W_res), maps without bias, no scale. released (the code of the authors): ReLU on Q, K, V and on the
+    residual, maps with bias, scores over sqrt(D_h), layer normalisation at the end.
+    """
+
+    def __init__(self, width: int, out: int, heads: int, variant: Interacting = "paper", *, residual: bool = True, dropout: float = 0.0) -> None:
+        """`width` of the fields that come in, `out` of those that go out; `heads` must divide `out`; `dropout` on the attention."""
+        super().__init__()
+        self.heads, self.variant = heads, variant
+        released = variant == "released"
+        self.q, self.k, self.v = (nn.Linear(width, out, bias=released) for _ in range(3))
+        self.residual = nn.Linear(width, out, bias=released) if residual else None
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(out, eps=1e-8) if released else None
+        for layer in (self.q, self.k, self.v, self.residual):
+            if layer is not None:
+                nn.init.xavier_normal_(layer.weight)
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """x (B, F, width) -> (B, heads, F, F) what share of each other field a field reads; rows add up to 1."""
+        q, k = (self._heads(self._map(layer, x)) for layer in (self.q, self.k))
+        scores = q @ k.transpose(-1, -2)
+        return torch.softmax(scores * q.shape[-1] ** -0.5 if self.norm is not None else scores, dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, F, width) -> (B, F, out)"""
+        read = self.dropout(self.weigh(x)) @ self._heads(self._map(self.v, x))
+        y = read.transpose(1, 2).flatten(2)
+        y = torch.relu(y if self.residual is None else y + self._map(self.residual, x))
+        return y if self.norm is None else self.norm(y)  # type: ignore[no-any-return]
+
+    def _map(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        return torch.relu(layer(x)) if self.norm is not None else layer(x)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -97,6 +97,8 @@ class TargetAttention(nn.Module):
 
     def packed(self, query: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """The same with the events (E, H) alone, in the order in which `mask` (B, T) has them."""
+        if torch.onnx.is_in_onnx_export():  # graphs have no sums by place, and batches of theirs may be without a single event
+            return self.padded(query, events.new_zeros((*mask.shape, events.shape[1])).masked_scatter(mask[:, :, None], events), mask)
         if not len(events):
             return torch.zeros_like(query)
         full = len(events) == mask.numel()
@@ -116,6 +118,21 @@ class TargetAttention(nn.Module):
         scores = torch.einsum("bhd,thd->bht", q, k) * self.scale
         weights = torch.softmax(scores, dim=2) if self.weights == "softmax" else torch.relu(scores) if self.weights == "relu" else scores
         return self.out(torch.einsum("bht,thd->bhd", weights, v).flatten(1))  # type: ignore[no-any-return]
+
+    def padded(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """The same with scores for the padding too, which then weigh nothing."""
+        shape = (mask.shape[0], mask.shape[1], self.heads)
+        if self.scorer == "mean":
+            weights = (mask / mask.sum(1, keepdim=True).clamp(min=1)).to(keys.dtype)[:, :, None]
+        else:
+            rows = torch.arange(shape[0], device=mask.device)[:, None].expand(mask.shape).flatten()
+            scores = self.scores(query, keys.flatten(0, 1), rows, False).view(shape)
+            scores = scores * self.scale if self.scale != 1.0 else scores
+            if self.weights == "softmax":
+                weights = torch.softmax(scores.masked_fill(~mask[:, :, None], FAR), dim=1) * mask[:, :, None]
+            else:
+                weights = (torch.relu(scores) if self.weights == "relu" else scores) * mask[:, :, None]
+        return (keys.unflatten(2, (self.heads, -1)) * weights[:, :, :, None]).sum(1).flatten(1)
 
     def weigh(self, query: Tensor, events: Tensor, mask: Tensor, rows: Tensor, full: bool) -> Tensor:
         """(E, heads) weights of the events; `full`: there is no padding."""
@@ -139,7 +156,7 @@ class TargetAttention(nn.Module):
             return self.score(query, events, None if full else rows)[:, None]  # type: ignore[no-any-return]
         if self.scorer == "multihead":
             q, k = self.of_query(query).index_select(0, rows), self.of_key(events)
-            return (q * k).view(len(events), self.heads, -1).sum(-1)
+            return (q * k).unflatten(1, (self.heads, -1)).sum(-1)
         q = self.of_query(query) if self.scorer == "bilinear" else query
         return (q.index_select(0, rows) * events).sum(-1, keepdim=True)
 

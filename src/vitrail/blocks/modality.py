@@ -139,3 +139,15 @@ class UnitStore(nn.Module):
         """Item codes (...,) -> (..., width) float32"""
         parts = [self.get_buffer(f"values_{place}")[items] * self.get_buffer(f"scale_{place}")[items][..., None] for place in range(self.kinds)]
         return parts[0] if self.kinds == 1 else torch.cat(parts, dim=-1)
+
+
+def nearness(vectors: Tensor, has: Tensor, items: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+    """vectors (N, width), has (N,) true where an item has one; items (B,), history (B, T), mask (B, T) -> (B, 3): the largest and the mean cosine of an item
+    to the events before it, and that to the newest; NaN where the item or all events have none."""
+    known = mask & has[history] & has[items][:, None]
+    target = F.normalize(vectors[items].float(), dim=-1)
+    found = (F.normalize(vectors[history].float(), dim=-1) @ target[:, :, None]).squeeze(-1)
+    n = known.sum(1)
+    newest = torch.where(known, torch.arange(known.shape[1], device=known.device), -1).amax(1).clamp(min=0)
+    three = [found.masked_fill(~known, -torch.inf).amax(1), (found * known).sum(1) / n.clamp(min=1), found.gather(1, newest[:, None]).squeeze(1)]
+    return torch.where((n > 0)[:, None], torch.stack(three, dim=1), torch.nan)

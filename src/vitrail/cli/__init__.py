@@ -97,7 +97,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 def _assemble() -> None:
-    from vitrail.cli import answer, content, data, explain, funnel, house, index, lab, learn, live, policy
+    from vitrail.cli import answer, content, data, explain, export, funnel, house, index, lab, learn, live, policy
 
     verbs: list[tuple[str, Callable[..., None]]] = [
         ("demo", house.demo),
@@ -112,6 +112,7 @@ def _assemble() -> None:
         ("explain", explain.explain),
         ("map", explain.item_map),
         ("serve", answer.serve),
+        ("export", export.export),
         ("update", live.update),
         ("forget", live.forget),
         ("doctor", house.doctor),

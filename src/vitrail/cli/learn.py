@@ -196,6 +196,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order among equal scores.")] = 0,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with the numbers and plots.")] = None,
+    importance: Annotated[bool, typer.Option("--importance", help="Of a ranker: what each field is worth, by changing its values' places.")] = False,
     system: Plugin = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     json: JSON = False,
@@ -208,11 +209,13 @@ def evaluate(
     names = [name.strip() for text in metrics for name in text.split(",") if name.strip()] if metrics else None
     for name in names or ():
         check_metric(name)  # before a bar is shown
-    evaluation = evaluate_run(run, part=part, data=data, metrics=names, tie_seed=seed, quiet=quiet)
+    evaluation = evaluate_run(run, part=part, data=data, metrics=names, tie_seed=seed, quiet=quiet, importance=importance)
     if report is not None:
+        from vitrail.evaluation.binary import RankEvaluation
+        from vitrail.evaluation.rank_report import sections
         from vitrail.evaluation.report import write_report
 
-        write_report(report, [evaluation])
+        write_report(report, [evaluation], sections=sections(evaluation) if isinstance(evaluation, RankEvaluation) else ())
         show.note(f"The page is at {report}.")
     for warning in evaluation.warnings:
         show.warn(warning)
@@ -236,6 +239,16 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         shown = [name for name in columns if name.endswith("@10")] or columns[:6]
         cut = [(name, f"{row.get('users', 0):,.0f}", *(f"{row[key]:.4f}" if key in row else "" for key in shown)) for name, row in evaluation.slices.items()]
         show.table(("slice", "queries" if rows is None else "rows", *shown), cut, right=["queries", "rows", *shown])
+    if told := getattr(evaluation, "objectives", None):
+        keys = list(dict.fromkeys(key for row in told.values() for key in row if key != "rows"))
+        rows_of = [(name, f"{row['rows']:,.0f}", *(f"{row[key]:.4f}" if key in row else "" for key in keys)) for name, row in told.items()]
+        show.table(("objective", "rows", *keys), rows_of, right=["rows", *keys])
+    worth = getattr(evaluation, "importance", None)
+    if worth:
+        keys = list(dict.fromkeys(key for row in worth.values() for key in row))
+        ordered = sorted(worth.items(), key=lambda pair: -max(pair[1].values(), default=0.0))
+        rows_of = [(name, *(f"{row[key]:+.4f}" if key in row else "" for key in keys)) for name, row in ordered]
+        show.table(("field", *(f"{key} lost" for key in keys)), rows_of, right=[f"{key} lost" for key in keys])
 
 
 def _interval(bounds: tuple[float, float] | None) -> str:

@@ -43,6 +43,7 @@ def gather(rows: Rows, chosen: Int64, length: int, long: int = 0) -> Impressions
         now=picked(rows.times),
         weights=picked(rows.weights),
         long=windows(rows, chosen, long) if long else None,
+        outcomes=picked(rows.outcomes),
     )
 
 

@@ -176,6 +176,8 @@ class Impressions(Batch):
     """(B,) float32"""
     long: Windows | None = None
     """the long histories, of rankers that search them"""
+    outcomes: Tensor | None = None
+    """(B, K) float32: further successes, 0 or 1, NaN where they are not known"""
 
 
 @dataclass(frozen=True)

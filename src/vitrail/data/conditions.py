@@ -42,6 +42,11 @@ def compile_condition(text: str, columns: Sequence[str]) -> pl.Expr:
     return pl.struct(used).map_batches(lambda rows: _truth(tree, rows.struct.unnest(), _names(used)), return_dtype=pl.Boolean, is_elementwise=True)
 
 
+def columns_of(text: str, columns: Sequence[str]) -> list[str]:
+    """The columns that the condition uses, of a table that has `columns`. Raises SettingError as `compile_condition` does."""
+    return _check(text, columns)[1]
+
+
 def matches(text: str, table: pl.DataFrame) -> pl.Series:
     """(N,) Boolean, never null: the rows of `table` (N rows) for which the condition holds.
 

@@ -7,6 +7,7 @@ strictly before the row's moment: of what happened at one instant, nothing is kn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Int64 = npt.NDArray[np.int64]
 RESERVED = ("user", "item", "timestamp", "before", "clicked", "request", "request_id", "position", "weight", "part", "propensity", "variant")
 """Columns of impressions.parquet that are never features: what they say is not known when an item is ranked."""
+CLICKED = "clicked"
+"""The success that every row tells of."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Rows:
     """(R, F) coded fields of the rows, once they are learned"""
     signals: npt.NDArray[np.int8] | None = None
     """(E,) coded signals of the log, once they are learned"""
+    outcomes: npt.NDArray[np.float32] | None = None
+    """(R, K) further successes of the rows, 0 or 1, NaN where they are not known; for rankers of several objectives"""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -66,9 +71,27 @@ class Rows:
     def where(self, keep: npt.NDArray[np.bool_]) -> Rows:
         """The rows with `keep` (R,) true, order kept, over the same log."""
         rows = np.flatnonzero(keep)
-        cut: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else value[rows] for name in ("times", "weights", "fields")}
+        cut: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else value[rows] for name in ("times", "weights", "fields", "outcomes")}
         context = {name: column.gather(rows) for name, column in self.context.items()}
         return replace(self, users=self.users[rows], items=self.items[rows], labels=self.labels[rows], stops=self.stops[rows], context=context, **cut)
+
+
+    def with_outcomes(self, conditions: Mapping[str, str]) -> Rows:
+        """The rows with what holds of each condition over columns of context, which then are context no more; NaN where such a column is empty.
+
+        Raises SettingError for a column that is not there.
+        """
+        from vitrail.data.conditions import columns_of, matches
+
+        if not conditions:
+            return self
+        table = pl.DataFrame({**self.context})
+        used = {name: columns_of(condition, table.columns) for name, condition in conditions.items()}
+        lost = {name: table.select(pl.any_horizontal(pl.col(columns).is_null())).to_series().to_numpy() for name, columns in used.items()}
+        outcomes = np.stack([np.where(lost[name], np.nan, matches(condition, table).to_numpy()) for name, condition in conditions.items()], axis=1)
+        gone = {column for columns in used.values() for column in columns}
+        context = {name: column for name, column in self.context.items() if name not in gone}
+        return replace(self, context=context, outcomes=outcomes.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -86,6 +109,11 @@ class ImpressionSplit:
     shown: Rows | None
     """all rows where they are things really shown (none for drawn pairs): what success rates so far are counted from"""
     leaks: tuple[str, ...] = ()
+
+    def with_outcomes(self, conditions: Mapping[str, str]) -> ImpressionSplit:
+        """The same cut with further successes of its rows: see `Rows.with_outcomes`."""
+        parts: dict[str, Any] = {name: None if (part := getattr(self, name)) is None else part.with_outcomes(conditions) for name in ("train", "valid", "test")}
+        return replace(self, **parts) if conditions else self
 
 
 def rank_split(info: DatasetInfo, text: str | SplitSettings | None) -> Pairs | Rated | Shown:

@@ -97,7 +97,7 @@ def read_vectors(folder: Path, name: str, item_ids: Vocabulary) -> Vectors:
     info = read_info(folder, name)
     file, ids_file = folder / FOLDER / f"{name}.npy", folder / FOLDER / f"{name}.ids.parquet"
     try:
-        values = np.load(file, mmap_mode="r", allow_pickle=False)
+        values = np.load(file, mmap_mode="c", allow_pickle=False)  # torch reads such a map where it lies, and nothing is written back
         ids = pl.read_parquet(ids_file).to_series(0)
     except (OSError, ValueError, EOFError, pl.exceptions.PolarsError):
         raise ArtifactError(f"The vectors {file} or their ids are missing or damaged: encode or import them again.") from None

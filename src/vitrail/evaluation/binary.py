@@ -5,7 +5,7 @@ A metric of a fitted probability (logloss, ece) reads probabilities; AUC and GAU
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -68,6 +68,11 @@ def gauc(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.in
     return float(np.average(value[kept], weights=share)), int(kept.sum()), int((~kept).sum())
 
 
+def chosen_by(metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer]) -> float:
+    """What a ranker is selected by: its AUC or its GAUC."""
+    return auc(labels, scores) if metric == "auc" else gauc(labels, scores, groups)[0]
+
+
 def log_losses(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Float:
     """(R,) -[y ln p + (1 - y) ln(1 - p)], p kept 1e-7 away from 0 and 1."""
     y, p = np.asarray(labels, dtype=np.float64), np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)
@@ -85,14 +90,15 @@ class Bin(NamedTuple):
 def calibration_curve(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = BINS) -> list[Bin]:
     """Mean probability and rate of success in bins of equally many rows; equal probabilities are never parted."""
     y, p = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
-    which = _bins(p, bins)
+    which = bins_of(p, bins)
     n = np.bincount(which)
     kept = n > 0
     mean, rate = np.bincount(which, weights=p)[kept] / n[kept], np.bincount(which, weights=y)[kept] / n[kept]
     return [Bin(float(a), float(b), int(c)) for a, b, c in zip(mean, rate, n[kept], strict=True)]
 
 
-def _bins(p: Float, bins: int) -> Int:
+def bins_of(p: Float, bins: int) -> Int:
+    """(R,) the bin of each value, the least first, about equally many in each; equal values are never parted."""
     order = np.argsort(p, kind="stable")
     _, first, inverse = np.unique(p[order], return_index=True, return_inverse=True)
     which = np.empty(len(p), dtype=np.int64)
@@ -105,6 +111,31 @@ def ece(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = BINS) -
     curve = calibration_curve(labels, probabilities, bins)
     rows = sum(b.rows for b in curve)
     return sum(abs(b.probability - b.rate) * b.rows for b in curve) / max(rows, 1) if curve else float("nan")
+
+
+class Part(NamedTuple):
+    """Rows of like score."""
+
+    rate: float
+    """of success"""
+    lift: float
+    """rate over that of all rows"""
+    caught: float
+    """share of all successes in this part and those above"""
+    rows: int
+
+
+def lift(labels: npt.ArrayLike, scores: npt.ArrayLike, parts: int = 10) -> list[Part]:
+    """The rows in `parts` of about equal size, the highest scores first; equal scores are never parted. Empty where nothing succeeded."""
+    y, s = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if not y.sum():
+        return []
+    which = bins_of(-s, parts)
+    rows, hits = np.bincount(which), np.bincount(which, weights=y)
+    kept = rows > 0
+    rows, hits = rows[kept], hits[kept]
+    rate = hits / rows
+    return [Part(float(a), float(a / y.mean()), float(c), int(n)) for a, c, n in zip(rate, np.cumsum(hits) / y.sum(), rows, strict=True)]
 
 
 # how sure: users are drawn anew, whole
@@ -141,7 +172,7 @@ def ece_ci(labels: npt.ArrayLike, probabilities: npt.ArrayLike, groups: Int, *, 
 
     y, p = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
     _, group = np.unique(groups, return_inverse=True)
-    which = _bins(p, BINS)
+    which = bins_of(p, BINS)
     shape = (int(group.max(initial=-1)) + 1, BINS)
     gaps = sparse.coo_array((p - y, (group, which)), shape=shape).tocsr()
     rows = np.bincount(group, minlength=shape[0]).astype(np.float64)
@@ -190,12 +221,19 @@ class RankEvaluation(Evaluation):
     """users without both classes, which GAUC cannot ask"""
     curve: list[tuple[float, float, int]] = []
     """calibration: mean probability, rate, rows of each bin"""
+    lift: list[tuple[float, float, float, int]] = []
+    """tenths of the rows by score, the highest first: rate of success, that over the mean, share of all successes so far, rows"""
+    importance: dict[str, dict[str, float]] = {}
+    """field -> {auc, gauc} lost when its values change places"""
+    objectives: dict[str, dict[str, float]] = {}
+    """of a ranker of several objectives: objective -> rows that tell of it, rate, AUC, GAUC and log loss of its own chances"""
 
 
 def measure(
-    labels: npt.NDArray[np.float32], logits: Float, probabilities: Float, users: Int, lengths: Int, *, intervals: bool = True
-) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, dict[str, float]], dict[str, Float]]:
-    """Metrics, 95 % intervals, slices by history length (R,), and the values of single rows for paired tests."""
+    labels: npt.NDArray[np.float32], logits: Float, probabilities: Float, users: Int, lengths: Int, *, intervals: bool = True,
+    cuts: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, dict[str, float]], dict[str, Float]]:  # fmt: skip
+    """Metrics, 95 % intervals, slices by history length (R,) and of `cuts` (name -> (R,) which rows), and the values of single rows for paired tests."""
     y = np.asarray(labels > 0.5, dtype=np.float64)
     raw = 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
     values = {"gauc": _of_rows(y, logits, users), "logloss": log_losses(y, probabilities), "logloss_raw": log_losses(y, raw)}
@@ -218,17 +256,21 @@ def measure(
         if "gauc_equal" in metrics:
             of_groups, _, _ = grouped_auc(y, logits, users)
             ci["gauc_equal"] = bootstrap_ci(of_groups)
-    return metrics, ci, _slices(y, logits, probabilities, users, lengths), values
+    return metrics, ci, _slices(y, logits, probabilities, users, lengths, cuts or {}), values
 
 
-def _slices(y: Float, logits: Float, probabilities: Float, users: Int, lengths: Int) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def _slices(
+    y: Float, logits: Float, probabilities: Float, users: Int, lengths: Int, cuts: Mapping[str, npt.NDArray[np.bool_]]
+) -> dict[str, dict[str, float]]:
+    parts = {}
     for low, high in pairwise([*HISTORY_EDGES, np.inf]):
-        kept = (lengths >= low) & (lengths < high)
+        name = "0" if high == 1 else f">{low - 1:.0f}" if high == np.inf else f"{low:.0f}-{high - 1:.0f}"
+        parts[f"history:{name}"] = (lengths >= low) & (lengths < high)
+    found: dict[str, dict[str, float]] = {}
+    for name, kept in (parts | dict(cuts)).items():
         if not kept.any():
             continue
-        name = "0" if high == 1 else f">{low - 1:.0f}" if high == np.inf else f"{low:.0f}-{high - 1:.0f}"
         row = {"auc": auc(y[kept], logits[kept]), "gauc": gauc(y[kept], logits[kept], users[kept])[0]}
         row["logloss"] = float(log_losses(y[kept], probabilities[kept]).mean())
-        found[f"history:{name}"] = {"users": float(kept.sum())} | {key: value for key, value in row.items() if np.isfinite(value)}
+        found[name] = {"users": float(kept.sum())} | {key: value for key, value in row.items() if np.isfinite(value)}
     return found

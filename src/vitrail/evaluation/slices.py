@@ -51,3 +51,14 @@ def default_slices(train_counts: Int, history_lengths: Int) -> list[Slice]:
         found.append(Slice(f"history:{name}", queries=(history_lengths >= low) & (history_lengths < high)))
     found.append(Slice(f"history:>{HISTORY_EDGES[-1] - 1}", queries=history_lengths >= HISTORY_EDGES[-1]))
     return found
+
+
+def rank_slices(users: Int, items: Int, train_users: Int, train_items: Int, n_items: int) -> dict[str, Bool]:
+    """Name -> (R,) which rows: `users:new` and `users:known` by whether training has a row of them; `popularity:head|mid|tail` and `items:cold` by the
+    successes of the item in training, `train_items` (S,)."""
+    known = np.isin(users, train_users)
+    counts = np.bincount(train_items, minlength=n_items)
+    groups = popularity_groups(counts)[items]
+    cold = counts[items] == 0
+    found = {"users:known": known, "users:new": ~known}
+    return found | {f"popularity:{name}": (groups == code) & ~cold for code, name in enumerate(("head", "mid", "tail"))} | {"items:cold": cold}

@@ -5,8 +5,9 @@ Letters: B batch, K candidates, R rows, E events, T time steps, N items, F field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.calibrate import Calibrator, Method
-from vitrail.blocks.features import FeatureEmbedding, rare_penalty
-from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt
+from vitrail.blocks.compress import Compose, Kind, Storage
+from vitrail.blocks.features import ContentFields, FeatureEmbedding, FieldTable, rare_penalty
+from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from vitrail.data.batchers import Batcher
 from vitrail.data.batchers_rows import SEARCHED, ImpressionBatcher, gather, in_order
 from vitrail.data.batches import Impressions, Sets
@@ -27,33 +29,23 @@ from vitrail.data.impressions import Rows
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
 from vitrail.errors import SettingError
-from vitrail.systems.base import Can, Given, Sizes, System, TrainSettings
+from vitrail.systems.base import Can, ContentSettings, Given, Sizes, System, TrainSettings
 
 ROWS = 16_384
 """Rows scored at once."""
 
 
-class RankerSettings(TrainSettings, FieldSettings):
-    """Settings every ranker has: of the loop, of its fields, and these."""
+class RowSettings(FieldSettings, ContentSettings):
+    """Settings of everything that ranks rows: its fields, what it reads of content and histories, how it is chosen and calibrated."""
 
-    dim: PositiveInt = 16
-    """Width D of the vector of a field."""
+    vectors: tuple[str, ...] = ()
+    """Content vectors of items that become fields, frozen; a learned map brings each to the width D (`vitrail content list DATA` shows them)."""
     length: PositiveInt = 50
     """Newest events T of a history that are read."""
-    batch: PositiveInt = 1024
-    """Impressions a step."""
-    epochs: PositiveInt = 20
-    """Epochs at most."""
-    patience: int = 2
-    """Validations without improvement before the run stops; 0: never. Click-through models overfit after few epochs."""
-    metric: Literal["gauc", "auc"] = "gauc"  # type: ignore[assignment]
+    metric: Literal["gauc", "auc"] = "gauc"
     """What is maximised on the validation part."""
     calibration: Method = "platt"
     """How logits become probabilities, fitted on the validation part."""
-    scale: PositiveFloat = 1e-2
-    """Standard deviation the vectors of fields start with."""
-    rare: NonNegativeFloat = 0.0
-    """Mini-batch aware regularisation: weight of ||row||^2 / occurrences for the rows of item fields in a batch."""
 
     @property
     def searched(self) -> int:
@@ -61,11 +53,42 @@ class RankerSettings(TrainSettings, FieldSettings):
         return 0
 
 
+class RankerSettings(RowSettings, TrainSettings):  # type: ignore[misc]  # of `metric`, rankers know two
+    """Settings every trained ranker has: of the loop, of its rows, and these."""
+
+    dim: PositiveInt = 16
+    """Width D of the vector of a field."""
+    batch: PositiveInt = 1024
+    """Impressions a step."""
+    epochs: PositiveInt = 20
+    """Epochs at most."""
+    patience: int = 2
+    """Validations without improvement before the run stops; 0: never. Click-through models overfit after few epochs."""
+    scale: PositiveFloat = 1e-2
+    """Standard deviation the vectors of fields start with."""
+    rare: NonNegativeFloat = 0.0
+    """Mini-batch aware regularisation: weight of ||row||^2 / occurrences for the rows of item fields in a batch."""
+    tables: Kind = "full"
+    """How vectors of fields are stored: full, a row a code; hash, several codes a row; qr, quotient and remainder of the code; low_rank, fewer numbers a row
+    and a map; multi_size, the fewer numbers the larger the field; unified, one table for all fields. Fields of at most 64 codes are stored whole."""
+    budget: Share = 1.0
+    """Share of the numbers of a row a code that `tables` may take."""
+    chunks: PositiveInt = 1
+    """Look-ups a value, side by side (unified); must divide D."""
+    compose: Compose = "multiply"
+    """What is made of the vectors of quotient and remainder (qr)."""
+
+
 class Ranker(System):
     """Scores impressions by their fields and the history before them."""
 
     needs: ClassVar[Needs] = Needs(history=("item",), order="sequence")
     can: ClassVar[Can] = Can(new_users=True, similar=False)
+
+    content_fields: ClassVar[bool] = True
+    """The content vectors that the settings name become fields; else the system reads them itself."""
+    unrolled: ClassVar[bool] = False
+    """It goes through a history step by step, so that its graph is for histories filled up to `length` events."""
 
     class Config(RankerSettings):
         """Settings of rankers."""
@@ -79,9 +102,31 @@ class Ranker(System):
                 f'System "{self.card.name}" ranks what was shown, and was given no impressions: fit and evaluate it with --split pairs, rated or shown.'
             )
         self.source = Features.of(self.spec, {name: tensor.numpy() for name, tensor in given.tables.items() if name != "occurrences"})
+        self.calibrator = Calibrator(config.calibration)
+        self.embed(config, given)
+        self.build(config, sizes, given)
+
+    def embed(self, config: Any, given: Given) -> None:
+        """The tables of fields; a ranker that learns no vectors makes none."""
+        self._content = given.content(config.vectors if self.content_fields else ())
+        if config.rare and config.tables != "full":
+            raise SettingError(f"rare={config.rare:g} counts the rows of codes, and tables={config.tables} shares them: use tables=full, or rare=0.")
+        self.features = self.embedding(self.width(config), config.scale)
+        self.signals = nn.Embedding(len(self.spec.signals) + 2, self.features.item_width) if self.spec.signal else None
+        if self.signals is not None:
+            nn.init.zeros_(self.signals.weight)
+        if config.rare:
+            self._count(given.tables["occurrences"])
+
+    def width(self, config: Any) -> int:
+        """D, the width of the vector of a field."""
+        return int(config.dim)
+
+    def embedding(self, dim: int, scale: float) -> FeatureEmbedding:
+        """Tables of width `dim` for all fields, started with standard deviation `scale`."""
         catalogue, single = self.source.catalogue, [f for f in self.spec.owned("item") if f.kind != "categories"]
-        self.features = FeatureEmbedding(
-            self.width(config),
+        return FeatureEmbedding(
+            dim,
             items=torch.from_numpy(catalogue.items),
             item_sizes=[f.codes for f in single],
             lists={name: torch.from_numpy(codes) for name, codes in catalogue.lists.items()},
@@ -89,29 +134,26 @@ class Ranker(System):
             users=torch.from_numpy(catalogue.users),
             user_sizes=[f.codes for f in self.spec.owned("user")],
             event_sizes=[f.codes for f in self.spec.owned("event")],
-            scale=config.scale,
+            scale=scale,
+            content=ContentFields(*self._content, dim, scale) if self._content[0] else None,
+            storage=Storage(self.config.tables, self.config.budget, self.config.chunks if dim > 1 else 1, self.config.compose),
         )
-        self.signals = nn.Embedding(len(self.spec.signals) + 2, self.features.item_width) if self.spec.signal else None
-        if self.signals is not None:
-            nn.init.zeros_(self.signals.weight)
-        self.calibrator = Calibrator(config.calibration)
-        if config.rare:
-            self._count(given.tables["occurrences"])
-        self.build(config, sizes, given)
-
-    def width(self, config: Any) -> int:
-        """D, the width of the vector of a field."""
-        return int(config.dim)
 
     def _count(self, occurs: Tensor) -> None:
         """Occurrences of each row of the item fields' tables in the training rows."""
         table, codes = self.features.of_items, self.features.get_buffer("item_codes")
+        assert isinstance(table, FieldTable)
         counts = torch.zeros(len(table.weight)).index_add(0, table.rows(codes).flatten(), occurs.float().repeat_interleave(codes.shape[1]))
         self.register_buffer("row_counts", counts, persistent=False)
         for place, of_list in enumerate(self.features.of_lists):
             listed = self.features.get_buffer(f"list_{place}").long()
             counts = torch.zeros(len(of_list.weight)).index_add(0, listed.flatten(), occurs.float().repeat_interleave(listed.shape[1]))  # type: ignore[arg-type]
             self.register_buffer(f"list_counts_{place}", counts, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is; what has no weights is where its calibration is."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     # what a system writes
 
@@ -123,17 +165,24 @@ class Ranker(System):
 
     def items_and_events(self, batch: Impressions) -> tuple[Tensor, Tensor]:
         """Vectors of the targets (B, H), and of the events of all histories (E, H) in the order of `batch.mask`; each distinct item is looked up once."""
-        present, (targets, events) = self.features.distinct(batch.items, batch.history[batch.mask])
-        vectors = self.features.item(present)
-        found = F.embedding(events, vectors)
+        if torch.onnx.is_in_onnx_export():  # what is distinct differs from batch to batch, and a graph is for all of them
+            target, found = self.features.item(batch.items), self.features.item(batch.history)[batch.mask]
+        else:
+            present, (targets, events) = self.features.distinct(batch.items, batch.history[batch.mask])
+            vectors = self.features.item(present)
+            target, found = F.embedding(targets, vectors), F.embedding(events, vectors)
         if self.signals is not None and batch.signals is not None:
             found = found + self.signals(batch.signals[batch.mask])
-        return F.embedding(targets, vectors), found
+        return target, found
 
     # training
 
     def batcher(self, log: Rows, seed: int, rank: int, world: int) -> Batcher:  # type: ignore[override]
         return ImpressionBatcher(log, batch=self.config.batch, length=self.config.length, seed=seed, rank=rank, world=world, long=self.config.searched)
+
+    def learn(self, log: Rows, valid: Rows | None = None, measure: Callable[..., float] | None = None) -> int:  # type: ignore[override]
+        """Fit to rows at once, for rankers with `trained = False`, as `measure` of (labels, scores, users) chooses on `valid`; -> how many steps it took."""
+        raise TypeError(f"{type(self).__name__} is trained in batches")
 
     def loss(self, batch: Impressions) -> Tensor:
         return self.loss_of(self.logit(batch), batch)
@@ -159,7 +208,7 @@ class Ranker(System):
     def predict(self, rows: Rows) -> Tensor:
         """(R,) logits of rows that have their fields, on the CPU; the model must be in evaluation mode."""
         logits = torch.empty(len(rows))
-        device = next(self.parameters()).device
+        device = self.device
         for chosen, batch in in_order(rows, self.config.length, long=self.config.searched):
             logits[torch.from_numpy(chosen)] = self.logit(batch.to(device)).float().cpu()
         return logits
@@ -209,7 +258,7 @@ class Ranker(System):
             raise SettingError(f"Candidates of shape {tuple(candidates.shape)} do not fit {len(histories)} histories: give one row of item codes a history.")
         rows = self.rows_at(histories, candidates, now, context)
         of_rows = histories.users.repeat_interleave(candidates.shape[1])
-        device, found = next(self.parameters()).device, []
+        device, found = self.device, []
         step = max(min(ROWS, SEARCHED // self.config.searched), 1) if self.config.searched else ROWS
         for start in range(0, len(rows), step):
             chosen = np.arange(start, min(start + step, len(rows)))
@@ -226,4 +275,6 @@ class Ranker(System):
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
         fields = 1 + len(sizes.features.fields) if sizes.features else 4
         tables = 4 * config.dim * (sum(f.codes for f in sizes.features.fields) if sizes.features else sizes.items)
-        return 5 * tables + 40 * config.batch * config.length * config.dim * fields + 24 * events + 40 * config.batch * config.searched
+        content = 4 * sizes.items * sum(sizes.vectors.values())
+        rows = 40 * config.batch * (config.length * config.dim * fields + config.searched)
+        return content + 5 * tables + rows + 24 * events

@@ -334,11 +334,12 @@ def evaluate_run(
     protocol: Protocol | None = None,
     tie_seed: int = 0,
     quiet: bool = True,
+    importance: bool = False,
 ) -> Evaluation:
     """Measure a fitted system on the `test` or `valid` part of the split it was fitted with.
 
-    `data`: where the data set is now, if it moved; `protocol`: how the part is asked, where not as the run was fitted for (another mask).
-    Evaluations of a test part are written to the data set's journal.
+    `data`: where the data set is now, if it moved; `protocol`: how the part is asked, where not as the run was fitted for (another mask);
+    `importance`: say of a ranker what each field is worth. Evaluations of a test part are written to the data set's journal.
     Raises DataError where the data set is absent or has changed since the fit, SettingError for an unknown part or metric, and for a protocol with a ranker.
     """
     if part not in ("test", "valid"):
@@ -353,8 +354,10 @@ def evaluate_run(
 
         if protocol is not None:
             raise SettingError(f'System "{info["system"]}" is a ranker, and its numbers have the protocol of its split: leave the protocol out.')
-        ranked = evaluate_ranker(recommender, dataset, part=part, metrics=metrics, quiet=quiet)
+        ranked = evaluate_ranker(recommender, dataset, part=part, metrics=metrics, quiet=quiet, importance=importance)
         return ranked if part == "valid" else _journal(ranked, run, info, dataset)
+    if importance:
+        raise SettingError(f'System "{recommender.name}" is no ranker and has no fields to weigh: leave --importance out.')
     fingerprint = info["fingerprint"] if protocol is None else protocol.fingerprint(dataset.fingerprint, info["split"])
     protocol, settings = protocol or Protocol.of(info["protocol"], where="the manifest"), recorded_split(info["split"])
     chosen = make_split(dataset, settings, protocol if part == "test" else protocol.model_copy(update={"fit_on": "train", "refit": False}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import torch
 from vitrail.blocks.modality import to_int8
 from vitrail.data.dataset import Dataset
 from vitrail.data.features import Features, learn
-from vitrail.data.impressions import ImpressionSplit, Rows, make_impressions, rank_split
+from vitrail.data.impressions import CLICKED, ImpressionSplit, Rows, make_impressions, rank_split
 from vitrail.data.past import ItemPast
 from vitrail.data.splits import SplitSettings
 from vitrail.errors import DataError, SettingError
@@ -22,10 +23,12 @@ from vitrail.evaluation import binary
 from vitrail.evaluation.binary import RankEvaluation
 from vitrail.evaluation.metrics import check_metric
 from vitrail.evaluation.protocol import PROTOCOLS, RankProtocol
+from vitrail.evaluation.slices import rank_slices
 from vitrail.funnel.recommender import Recommender, load
 from vitrail.systems.base import Given, Sizes, System
 from vitrail.systems.ranker import Ranker
 from vitrail.train.checkpoint import Checkpoints, Progress
+from vitrail.train.importance import importance as worth
 from vitrail.train.loop import Left, Watch, train
 from vitrail.train.progress import bar, silent
 from vitrail.train.run import Run, write_curves
@@ -60,7 +63,7 @@ def prepare(dataset: Dataset, settings: SplitSettings, config: Any, names: Seque
     """Cut `dataset` into impressions (none where `split` has them), learn the fields on the training rows and code train and valid; `names` of content
     vectors that the system reads."""
     assert settings.name in ("pairs", "rated", "shown")
-    split = split or make_impressions(dataset, settings)  # type: ignore[arg-type]
+    split = (split or make_impressions(dataset, settings)).with_outcomes(_objectives(config))  # type: ignore[arg-type]
     features, occurs = learn(dataset, split, config, length=max(config.length, config.searched))
     saved = features.at(split.known) if features.events is not None else features  # what is counted of items never holds the test part
     if features.shown is not None:
@@ -74,13 +77,18 @@ def prepare(dataset: Dataset, settings: SplitSettings, config: Any, names: Seque
 
 
 def _content(dataset: Dataset, config: Any, names: Sequence[str]) -> tuple[Given, dict[str, int]]:
-    """The content of items by name, as int8 where the settings say so, and its widths."""
+    """The content of items by name, read where it lies or as int8 where the settings say so, and its widths."""
     read = {name: dataset.vectors(name) for name in names}
-    vectors = {name: torch.from_numpy(np.array(found.values, dtype=np.float32)) for name, found in read.items()}
+    vectors = {name: torch.from_numpy(found.values) for name, found in read.items()}
     if getattr(config, "store", "float32") == "int8":
         vectors = {name: to_int8(values) for name, values in vectors.items()}
     masks = {name: torch.from_numpy(found.mask.copy()) for name, found in read.items()}
     return Given(vectors=vectors, masks=masks), {name: values.shape[1] for name, values in vectors.items()}
+
+
+def _objectives(config: Any) -> dict[str, str]:
+    """What a ranker of several objectives learns beside `clicked`: name -> condition."""
+    return getattr(config, "objectives", {})
 
 
 def _without(features: Features, split: ImpressionSplit) -> Features:
@@ -147,13 +155,16 @@ def train_ranker(
     watch: Watch | None = None, left: Left | None = None,
 ) -> Progress:  # fmt: skip
     """Train on the rows of `made`, selecting on its validation rows; `folder` keeps checkpoints. Raises DataError where they hold one class only."""
+    if not model.trained:
+        started = time.perf_counter()
+        steps = model.learn(made.train, made.valid, partial(binary.chosen_by, config.metric))
+        return Progress(epoch=steps, finished=True, seconds=time.perf_counter() - started)
     validate = None
     if (valid := made.valid) is not None:
 
         def validate(model: System) -> float:
             assert isinstance(model, Ranker)
-            logits = model.eval().predict(valid).numpy()
-            value = binary.auc(valid.labels > 0.5, logits) if config.metric == "auc" else binary.gauc(valid.labels > 0.5, logits, valid.users)[0]
+            value = binary.chosen_by(config.metric, valid.labels > 0.5, model.eval().predict(valid).numpy(), valid.users)
             if np.isnan(value):
                 raise DataError(f"The validation part has no {'user' if config.metric == 'gauc' else 'rows'} with both successes and failures: choose another "
                                 f"split{', or --set metric=auc' if config.metric == 'gauc' else ''}.")  # fmt: skip
@@ -174,9 +185,9 @@ def calibrate(model: Ranker, rows: Rows) -> dict[str, Any]:
     return {"users": len(np.unique(rows.users)), "rows": len(rows), "metrics": metrics}
 
 
-def _measured(model: Ranker, rows: Rows, logits: torch.Tensor, *, intervals: bool) -> Any:
+def _measured(model: Ranker, rows: Rows, logits: torch.Tensor, *, intervals: bool, cuts: Mapping[str, Any] | None = None) -> Any:
     probabilities = model.calibrator(logits).double().numpy()
-    return binary.measure(rows.labels, logits.double().numpy(), probabilities, rows.users, rows.stops - rows.starts, intervals=intervals)
+    return binary.measure(rows.labels, logits.double().numpy(), probabilities, rows.users, rows.stops - rows.starts, intervals=intervals, cuts=cuts)
 
 
 def part_rows(model: Ranker, info: Mapping[str, Any], dataset: Dataset, part: str = "test") -> tuple[Rows, ImpressionSplit]:
@@ -186,7 +197,7 @@ def part_rows(model: Ranker, info: Mapping[str, Any], dataset: Dataset, part: st
     """
     from vitrail.train.fit import recorded_split
 
-    split = make_impressions(dataset, recorded_split(info["split"]))  # type: ignore[arg-type]
+    split = make_impressions(dataset, recorded_split(info["split"])).with_outcomes(_objectives(model.config))  # type: ignore[arg-type]
     asked = split.test if part == "test" else split.valid
     if asked is None:
         raise DataError(f"This run has no {part} part: it was fitted with the split {info['split'].get('name')}; fit with another --split.")
@@ -196,8 +207,28 @@ def part_rows(model: Ranker, info: Mapping[str, Any], dataset: Dataset, part: st
     return full.fill(asked), split
 
 
-def evaluate_ranker(recommender: Recommender, dataset: Dataset, *, part: str, metrics: Sequence[str] | None, quiet: bool) -> RankEvaluation:
-    """Measure a fitted ranker on rows of the `test` or `valid` part. Raises SettingError for an unknown metric, DataError for an absent part."""
+def of_objectives(model: Ranker, rows: Rows) -> dict[str, dict[str, float]]:
+    """Objective -> rows that tell of it, rate, AUC, GAUC and log loss of its own chances, entropy of its gate; empty for a ranker of one."""
+    if rows.outcomes is None or not hasattr(model, "chances"):
+        return {}
+    labels = dict(zip(_objectives(model.config), rows.outcomes.T, strict=True)) | {CLICKED: rows.labels}
+    found, gates = {}, model.gates(rows)  # type: ignore[operator]
+    for name, chances in model.chances(rows).items():
+        known = ~np.isnan(labels[name])
+        y, p, users = labels[name][known] > 0.5, chances[known].astype(np.float64), rows.users[known]
+        values = {"auc": binary.auc(y, p), "gauc": binary.gauc(y, p, users)[0], "logloss": float(binary.log_losses(y, p).mean()), "rate": float(y.mean())}
+        values |= {"gate_entropy": gates[name]} if name in gates else {}
+        found[name] = {"rows": float(known.sum())} | {key: value for key, value in values.items() if np.isfinite(value)}
+    return found
+
+
+def evaluate_ranker(
+    recommender: Recommender, dataset: Dataset, *, part: str, metrics: Sequence[str] | None, quiet: bool, importance: bool = False
+) -> RankEvaluation:
+    """Measure a fitted ranker on rows of the `test` or `valid` part; `importance`: say too what each field is worth.
+
+    Raises SettingError for an unknown metric, DataError for an absent part.
+    """
     for name in metrics or ():
         check_metric(name, "rank")
     info, model = recommender.info, recommender.model
@@ -207,7 +238,9 @@ def evaluate_ranker(recommender: Recommender, dataset: Dataset, *, part: str, me
     with (silent if quiet else bar("evaluate", "rows"))(len(rows), 0) as advance:
         logits = model.predict(rows)
         advance(len(rows), "")
-    found, ci, slices, values = _measured(model, rows, logits, intervals=True)
+    train = split.train
+    cuts = rank_slices(rows.users, rows.items, train.users, train.items[train.labels > 0.5], len(dataset.items))
+    found, ci, slices, values = _measured(model, rows, logits, intervals=True, cuts=cuts)
     seconds = time.perf_counter() - started
     _, _, dropped = binary.gauc(rows.labels > 0.5, logits.numpy(), rows.users)
     kept = list(metrics) if metrics is not None else list(found)
@@ -220,7 +253,8 @@ def evaluate_ranker(recommender: Recommender, dataset: Dataset, *, part: str, me
         users=len(np.unique(rows.users)), rows=len(rows), successes=int((rows.labels > 0.5).sum()), dropped_groups=dropped,
         metrics={name: found[name] for name in kept if name in found}, ci={name: ci[name] for name in kept if name in ci}, slices=slices,
         seconds=round(seconds, 4), users_per_second=round(len(rows) / max(seconds, 1e-9), 1), warnings=warnings,
-        curve=[(b.probability, b.rate, b.rows) for b in binary.calibration_curve(rows.labels > 0.5, probabilities)],
+        lift=[tuple(part) for part in binary.lift(rows.labels > 0.5, logits.numpy())], importance=worth(model, rows) if importance else {},
+        objectives=of_objectives(model, rows), curve=[(b.probability, b.rate, b.rows) for b in binary.calibration_curve(rows.labels > 0.5, probabilities)],
     )  # fmt: skip
     evaluation._values.update(values)
     evaluation._user_codes = rows.users

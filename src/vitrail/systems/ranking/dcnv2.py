@@ -9,20 +9,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vitrail.blocks.activation import Activation
-from vitrail.blocks.interact import CrossMix, CrossNet, Tower, linear
-from vitrail.blocks.interest import TargetAttention
-from vitrail.config import PositiveInt, Rate
+from vitrail.blocks.interact import CrossMix, CrossNet, linear
+from vitrail.config import PositiveInt
 from vitrail.data.batches import Impressions
 from vitrail.systems.base import Given, Sizes, system
-from vitrail.systems.ranker import Ranker
+from vitrail.systems.field_ranker import FieldRanker, TowerSettings
 
 
 @system("dcnv2", stage="rank", family="ranking", paper="2008.13535", year=2021)
-class DCNv2(Ranker):
+class DCNv2(FieldRanker):
     """Explicit crosses of fields of bounded degree, and an MLP."""
 
-    class Config(Ranker.Config):
+    class Config(FieldRanker.Config, TowerSettings):
         """Settings of dcnv2."""
 
         cross: Literal["full", "mix"] = "full"
@@ -35,35 +33,21 @@ class DCNv2(Ranker):
         """Experts of a layer (mix)."""
         structure: Literal["parallel", "stacked", "stacked_parallel", "crossnet_only"] = "parallel"
         """Where the MLP stands: beside the crosses, on them, both, or nowhere."""
-        hidden: list[PositiveInt] = [64, 32]
-        """Widths of the MLP."""
-        activation: Activation = "relu"
-        """Of the MLP."""
-        dropout: Rate = 0.0
-        """In the MLP."""
-        norm: bool = False
-        """Batch normalisation in the MLP."""
-        history: bool = True
-        """The mean of the history is a field."""
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
-        width = self.features.item_width * (1 + config.history) + self.features.dim * self.features.other_fields
-        self.pool = TargetAttention(self.features.item_width, "mean")
+        super().build(config, sizes, given)
+        width = self.fields * self.features.dim
         mix = config.cross == "mix"
         self.crosses = CrossMix(width, config.cross_layers, config.rank, config.experts) if mix else CrossNet(width, config.cross_layers)
         deep = config.structure != "crossnet_only"
-        self.tower = Tower(width, config.hidden, config.activation, dropout=config.dropout, norm=config.norm) if deep else None
-        self.beside = Tower(width, config.hidden, config.activation, dropout=config.dropout, norm=config.norm) if "_parallel" in config.structure else None
+        self.tower = self.mlp(config, width) if deep else None
+        self.beside = self.mlp(config, width) if "_parallel" in config.structure else None
         ends = {"crossnet_only": width, "stacked": config.hidden[-1], "parallel": width + config.hidden[-1], "stacked_parallel": 2 * config.hidden[-1]}
         self.out = linear(ends[config.structure], 1)
 
     def logit(self, batch: Impressions) -> Tensor:
         """Fields side by side are x0 (B, width)."""
-        target, events = self.items_and_events(batch)
-        parts = [target, self.features.others(batch.users, batch.fields).flatten(1)]
-        if self.config.history:
-            parts.append(self.pool.packed(target, events, batch.mask))
-        return self.out(self.interact(torch.cat(parts, dim=1))).squeeze(-1)  # type: ignore[no-any-return]
+        return self.out(self.interact(self.vectors(batch).flatten(1))).squeeze(-1)  # type: ignore[no-any-return]
 
     def interact(self, x0: Tensor) -> Tensor:
         """x0 (B, width) -> what the last layer reads"""
