@@ -102,7 +102,10 @@ class SearchSettings(LongSettings):
 
 
 class StoredContent(ContentSettings):
-    """Settings of rankers that read frozen content vectors."""
+    """Settings of rankers that read frozen content vectors by themselves, not as fields; they stand before those of rankers, which read none."""
+
+    vectors: tuple[str, ...] = ("text", "image")
+    """Names of the vectors of the data set that are read (`vitrail content list DATA` shows them)."""
 
     store: Literal["int8", "float32"] = "int8"
     """How they are kept: a byte a number changes a cosine by less than .01."""

@@ -53,8 +53,11 @@ class RowSettings(FieldSettings, ContentSettings):
         return 0
 
 
-class RankerSettings(RowSettings, TrainSettings):  # type: ignore[misc]  # of `metric`, rankers know two
+class RankerSettings(RowSettings, TrainSettings):
     """Settings every trained ranker has: of the loop, of its rows, and these."""
+
+    metric: Literal["gauc", "auc"] = "gauc"  # type: ignore[assignment]
+    """What is maximised on the validation part."""
 
     dim: PositiveInt = 16
     """Width D of the vector of a field."""

@@ -6,7 +6,7 @@ known. Numbers: none yet."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,9 @@ from vitrail.systems.history_ranker import HistoryRanker, StoredContent
 class MIM(HistoryRanker):
     """Behaviour seen through content (a reconstruction)."""
 
-    class Config(HistoryRanker.Config, StoredContent):
+    content_fields: ClassVar[bool] = False
+
+    class Config(StoredContent, HistoryRanker.Config):
         """Settings of mim."""
 
         content: bool = True

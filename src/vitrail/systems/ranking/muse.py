@@ -5,7 +5,7 @@ attention with values of their own; Dice is that of DIN; softmax weights have no
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,9 @@ class ToldAttention(nn.Module):
 class MUSE(LongRanker):
     """Search a long history by what its things look like and are said to be, then attend."""
 
-    class Config(LongRanker.Config, StoredContent):
+    content_fields: ClassVar[bool] = False
+
+    class Config(StoredContent, LongRanker.Config):
         """Settings of muse."""
 
         hidden: list[PositiveInt] = [256, 128, 64]

@@ -5,7 +5,7 @@ regularised by `rare`. Numbers: none yet."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,9 @@ from vitrail.systems.ranker import RankerSettings
 class QIN(HistoryRanker):
     """Attention that leaves out what does not matter, and quadratic layers."""
 
-    class Config(RankerSettings, StoredContent):
+    content_fields: ClassVar[bool] = False
+
+    class Config(StoredContent, RankerSettings):
         """Settings of qin."""
 
         vectors: tuple[str, ...] = ()
