@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from vitrail.data import splits_queries
 from vitrail.data.dataset import Dataset, write_dataset
 from vitrail.data.schema import DatasetInfo
 from vitrail.data.split import Histories, Part, Split
@@ -518,3 +519,12 @@ def test_a_split_that_cannot_fit_is_refused_before_a_row_is_read(tmp_path: Path,
     with pytest.raises(ResourceError, match=r'Splitting data set ".*" needs about .* of memory'):
         split(data, CUTS)
     assert "interactions" not in vars(data) and not (data.path / "cache").exists()
+
+
+@pytest.mark.parametrize("most", [0, 1 << 24])
+def test_keys_are_found_by_marks_as_by_search(most, monkeypatch):
+    monkeypatch.setattr("vitrail.data.splits_queries.MARKS", most)
+    keys = np.random.default_rng(0).integers(-50, 150, 400)
+    wanted = np.unique(np.random.default_rng(1).integers(0, 100, 30))
+    assert np.array_equal(splits_queries._contains(wanted, keys), np.isin(keys, wanted))
+    assert not splits_queries._contains(wanted[:0], keys).any()

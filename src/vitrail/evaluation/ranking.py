@@ -30,14 +30,14 @@ def mask_(scores: Tensor, indptr: Tensor, items: Tensor) -> tuple[Tensor, Tensor
     rows = torch.repeat_interleave(torch.arange(len(scores), device=items.device), indptr[1:] - indptr[:-1])
     places = (rows * scores.shape[1] + items[int(indptr[0]) : int(indptr[-1])]).to(scores.device)
     flat = scores.view(-1)
-    before = flat[places]
-    flat[places] = REMOVED
+    before = flat.index_select(0, places)
+    flat.index_fill_(0, places, REMOVED)
     return places, before
 
 
 def unmask_(scores: Tensor, masked: tuple[Tensor, Tensor]) -> None:
     """Put back what `mask_` removed."""
-    scores.view(-1)[masked[0]] = masked[1]
+    scores.view(-1).index_copy_(0, *masked)
 
 
 def refuse_nan(scores: Tensor) -> None:
