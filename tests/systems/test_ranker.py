@@ -218,3 +218,17 @@ def test_what_din_reads_of_a_history_for_each_item():
     torch.testing.assert_close(model.attention_to(single, items)[1], torch.ones(1, 2, 1))
     assert make("din", attention="mean").attention_to(history, items) is None
     assert model.attention_to(Sets(torch.tensor([0]), torch.tensor([0, 0]), torch.zeros(0, dtype=torch.int64)), items) is None
+
+
+def test_fields_of_several_values_are_those_of_the_spec_in_whatever_order_a_file_has_them():
+    fields = [Field(name="item", whose="item", kind="id", codes=N + 2)]
+    fields += [Field(name=name, whose="item", kind="categories", codes=codes) for name, codes in (("genres", 9), ("actors", 4))]
+    lists = {"genres": np.full((N, 2), 8, dtype=np.int32), "actors": np.full((N, 1), 3, dtype=np.int32)}
+    catalogue = Catalogue((np.arange(N) + 2)[:, None].astype(np.int32), np.zeros((5, 0), dtype=np.int32), lists)
+    tables = {key: torch.from_numpy(value) for key, value in catalogue.arrays().items()}
+    cls, found = registry.find("logistic"), []
+    for order in (tables, {key: tables[key] for key in sorted(tables)}):
+        torch.manual_seed(0)
+        model = cls(cls.Config(dim=4, scale=0.5), Sizes(4, N, features=FeatureSpec(fields=fields)), Given(tables=order)).eval()
+        found.append(model.features.item(torch.arange(N)))
+    assert torch.equal(*found)

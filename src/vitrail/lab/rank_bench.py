@@ -106,13 +106,14 @@ class RankBench(Bench):
         made = self.prepared(cls, config)
         began = clock()
         model = self._built(cls, config, 0)
-        start = clock() - began + self.preparing  # a fit of a seed prepares its own rows
+        start = clock() - began
         epoch = epoch_seconds(model, made.train, config, pick_device(self.device))
         began = clock()
         if made.valid is not None:
             model.eval().predict(made.valid)
         validation = clock() - began
-        return Timing(start, epoch, validation, 0.5 + self.preparing + 3 * validation * len(self.split.test) / max(len(made.valid or ()), 1))
+        test = 3 * validation * len(self.split.test) / max(len(made.valid or ()), 1)
+        return Timing(start, epoch, validation, 0.5 + 2 * self.preparing + test)  # a seed's fit and test prepare rows of their own
 
     def _built(self, cls: type[System], config: Any, seed: int) -> Ranker:
         torch.manual_seed(seed)

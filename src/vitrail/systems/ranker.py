@@ -132,7 +132,7 @@ class Ranker(System):
             dim,
             items=torch.from_numpy(catalogue.items),
             item_sizes=[f.codes for f in single],
-            lists={name: torch.from_numpy(codes) for name, codes in catalogue.lists.items()},
+            lists={f.name: torch.from_numpy(catalogue.lists[f.name]) for f in self.spec.owned("item") if f.kind == "categories"},  # files keep no order
             list_sizes=[f.codes for f in self.spec.owned("item") if f.kind == "categories"],
             users=torch.from_numpy(catalogue.users),
             user_sizes=[f.codes for f in self.spec.owned("user")],
