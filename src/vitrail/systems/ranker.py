@@ -36,19 +36,17 @@ ROWS = 16_384
 
 
 class RowSettings(FieldSettings, ContentSettings):
-    """Settings of everything that ranks rows: its fields, what it reads of content and histories, how it is chosen and calibrated."""
+    """Settings of everything that ranks rows: its fields, what it reads of content and histories, how it is calibrated."""
 
     vectors: tuple[str, ...] = ()
     """Content vectors of items that become fields, frozen; a learned map brings each to the width D (`vitrail content list DATA` shows them)."""
     length: PositiveInt = 50
     """Newest events T of a history that are read."""
-    metric: Literal["gauc", "auc"] = "gauc"
-    """What is maximised on the validation part."""
     calibration: Method = "platt"
     """How logits become probabilities, fitted on the validation part."""
 
 
-class RankerSettings(RowSettings, TrainSettings):  # type: ignore[misc]  # of `metric`, rankers know two
+class RankerSettings(RowSettings, TrainSettings):
     """Settings every trained ranker has: of the loop, of its rows, and these."""
 
     dim: PositiveInt = 16
@@ -57,6 +55,8 @@ class RankerSettings(RowSettings, TrainSettings):  # type: ignore[misc]  # of `m
     """Impressions a step."""
     epochs: PositiveInt = 20
     """Epochs at most."""
+    metric: Literal["gauc", "auc"] = "gauc"  # type: ignore[assignment]
+    """What is maximised on the validation part."""
     patience: int = 2
     """Validations without improvement before the run stops; 0: never. Click-through models overfit after few epochs."""
     scale: PositiveFloat = 1e-2
