@@ -145,7 +145,7 @@ class TargetAttention(nn.Module):
         if self.weights == "relu":
             return torch.relu(scores)
         columns = []
-        for head in scores.unbind(1):
+        for head in (scores[:, place] for place in range(self.heads)):
             padded = head.new_full(mask.shape, FAR).masked_scatter(mask, head)
             columns.append(torch.softmax(padded, dim=1)[mask])
         return torch.stack(columns, dim=1)

@@ -36,14 +36,12 @@ ROWS = 16_384
 
 
 class RowSettings(FieldSettings, ContentSettings):
-    """Settings of everything that ranks rows: its fields, what it reads of content and histories, how it is chosen and calibrated."""
+    """Settings of everything that ranks rows: its fields, what it reads of content and histories, how it is calibrated."""
 
     vectors: tuple[str, ...] = ()
     """Content vectors of items that become fields, frozen; a learned map brings each to the width D (`vitrail content list DATA` shows them)."""
     length: PositiveInt = 50
     """Newest events T of a history that are read."""
-    metric: Literal["gauc", "auc"] = "gauc"
-    """What is maximised on the validation part."""
     calibration: Method = "platt"
     """How logits become probabilities, fitted on the validation part."""
 
@@ -65,6 +63,8 @@ class RankerSettings(RowSettings, TrainSettings):
     """Impressions a step."""
     epochs: PositiveInt = 20
     """Epochs at most."""
+    metric: Literal["gauc", "auc"] = "gauc"  # type: ignore[assignment]
+    """What is maximised on the validation part."""
     patience: int = 2
     """Validations without improvement before the run stops; 0: never. Click-through models overfit after few epochs."""
     scale: PositiveFloat = 1e-2

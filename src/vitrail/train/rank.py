@@ -213,7 +213,7 @@ def of_objectives(model: Ranker, rows: Rows) -> dict[str, dict[str, float]]:
         return {}
     labels = dict(zip(_objectives(model.config), rows.outcomes.T, strict=True)) | {CLICKED: rows.labels}
     found, gates = {}, model.gates(rows)  # type: ignore[operator]
-    for name, chances in model.chances(rows).items():
+    for name, chances in model.chances(rows).items():  # type: ignore[operator]
         known = ~np.isnan(labels[name])
         y, p, users = labels[name][known] > 0.5, chances[known].astype(np.float64), rows.users[known]
         values = {"auc": binary.auc(y, p), "gauc": binary.gauc(y, p, users)[0], "logloss": float(binary.log_losses(y, p).mean()), "rate": float(y.mean())}
@@ -253,7 +253,7 @@ def evaluate_ranker(
         users=len(np.unique(rows.users)), rows=len(rows), successes=int((rows.labels > 0.5).sum()), dropped_groups=dropped,
         metrics={name: found[name] for name in kept if name in found}, ci={name: ci[name] for name in kept if name in ci}, slices=slices,
         seconds=round(seconds, 4), users_per_second=round(len(rows) / max(seconds, 1e-9), 1), warnings=warnings,
-        lift=[tuple(part) for part in binary.lift(rows.labels > 0.5, logits.numpy())], importance=worth(model, rows) if importance else {},
+        lift=[(p.rate, p.lift, p.caught, p.rows) for p in binary.lift(rows.labels > 0.5, logits.numpy())], importance=worth(model, rows) if importance else {},
         objectives=of_objectives(model, rows), curve=[(b.probability, b.rate, b.rows) for b in binary.calibration_curve(rows.labels > 0.5, probabilities)],
     )  # fmt: skip
     evaluation._values.update(values)

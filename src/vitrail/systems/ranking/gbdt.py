@@ -62,6 +62,8 @@ class LightGBM(Ranker):
         """Columns with which the score may only rise, as `retrieval score`."""
         truncation: PositiveInt = 30
         """Pairs count where the better placed row is above this rank (lambdarank)."""
+        metric: Literal["gauc", "auc"] = "gauc"
+        """What is maximised on the validation part."""
 
     def embed(self, config: Any, given: Given) -> None:
         self.content = {name: (vectors, given.masks[name]) for name, vectors in given.content(config.vectors)[0].items()}
