@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ def mutual_information(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -
     return float((joint[there] * np.log(joint[there] / expected[there])).sum())
 
 
-def correlations(features: list[npt.NDArray[np.integer]]) -> Tensor:
+def correlations(features: Sequence[npt.NDArray[np.integer]]) -> Tensor:
     """F features, each (N,) codes -> (F, F) their mutual information."""
     count = len(features)
     table = torch.zeros(count, count)
