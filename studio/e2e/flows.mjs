@@ -13,8 +13,8 @@ const [address, browserPath, shots, tokenAddress, token] = words;
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 mkdirSync(shots, { recursive: true });
 
-const PAGES = { slate: "#/", compare: "#/compare", funnel: "#/funnel", data: "#/data", runs: "#/runs" };
-const READY = { slate: ".tile .picture img", compare: ".side .list li", funnel: ".window li", data: ".tiles", runs: ".figures" };
+const PAGES = { slate: "#/", compare: "#/compare", funnel: "#/funnel", map: "#/map", data: "#/data", runs: "#/runs" };
+const READY = { slate: ".tile .picture img", compare: ".side .list li", funnel: ".window li", map: ".map-chart circle", data: ".tiles", runs: ".figures" };
 const WIDE = { width: 1360, height: 900 };
 const PHONE = { width: 390, height: 844 };
 
@@ -159,6 +159,26 @@ await flow("funnel", async () => {
   assert.match(await tab.locator(".window-count").allTextContents().then((all) => all.join(" ")), /\d ms/);
   await loaded(tab, ".mini img");
   await shot(tab, "funnel-wide-light");
+  return tab;
+});
+
+await flow("map", async () => {
+  const tab = await open("map");
+  const points = tab.locator(".map-chart circle");
+  const count = await points.count();
+  assert.ok(count > 50);
+  // what is under the pointer is told, wherever the square stands in its room
+  const last = await points.nth(count - 1).boundingBox();
+  await tab.mouse.move(last.x + last.width / 2, last.y + last.height / 2);
+  await tab.locator(".map-side h2").waitFor();
+  await tab.locator(".map-side .picture img").waitFor();
+  const before = await tab.locator(".map-side h2").textContent();
+  await tab.locator(".map-chart").focus();
+  await tab.keyboard.press("ArrowRight");
+  await tab.waitForFunction((had) => document.querySelector(".map-side h2")?.textContent !== had, before);
+  await tab.locator(".map-legend button").first().click();
+  assert.ok((await points.count()) < count, "a category is taken off");
+  await tab.screenshot({ path: join(shots, "map-wide-light.png"), fullPage: true });
   return tab;
 });
 

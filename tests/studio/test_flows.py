@@ -22,7 +22,7 @@ import pytest
 
 STUDIO = Path(__file__).parents[2] / "studio"
 TOKEN = "a-token-of-the-tests"
-FLOWS = ("person", "slate", "dials", "compare", "funnel", "data", "runs", "add", "keyboard", "phone", "dark", "accessible", "token", "load")
+FLOWS = ("person", "slate", "dials", "compare", "funnel", "map", "data", "runs", "add", "keyboard", "phone", "dark", "accessible", "token", "load")
 
 NODE = shutil.which("node")
 CHROMIUM = os.environ.get("CHROMIUM") or next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)

@@ -95,7 +95,7 @@ def test_a_new_item_goes_into_a_narrow_index(board: Dataset, tmp_path: Path) -> 
     fresh = {"text": np.array([[6.0, *[0.1] * 11]], dtype=np.float32)}
     grown = through.with_items(pl.DataFrame({"item": ["new"]}), fresh)
     assert "new" in grown.recommend(users=["u1"], k=SIDE, include_seen=True)["item"].to_list()
-    assert load(out, dim=4).with_items(pl.DataFrame({"item": ["new"]}), fresh).model.width == 4
+    assert load(out, dim=4).with_items(pl.DataFrame({"item": ["new"]}), fresh).model.prefix == 4
 
 
 def test_refusals(run: Path, board: Dataset, tmp_path: Path) -> None:

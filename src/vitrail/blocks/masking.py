@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,15 +19,14 @@ def mutual_information(a: npt.NDArray[np.integer], b: npt.NDArray[np.integer]) -
     _, columns = np.unique(b, return_inverse=True)
     if not len(rows):
         return 0.0
-    joint = np.zeros((int(rows.max()) + 1) * (int(columns.max()) + 1))
-    np.add.at(joint, rows * (int(columns.max()) + 1) + columns, 1.0)
-    joint = (joint / len(rows)).reshape(int(rows.max()) + 1, -1)
+    wide = int(columns.max()) + 1
+    joint = np.bincount(rows * wide + columns, minlength=(int(rows.max()) + 1) * wide).reshape(-1, wide) / len(rows)
     expected = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     there = joint > 0
     return float((joint[there] * np.log(joint[there] / expected[there])).sum())
 
 
-def correlations(features: list[npt.NDArray[np.integer]]) -> Tensor:
+def correlations(features: Sequence[npt.NDArray[np.integer]]) -> Tensor:
     """F features, each (N,) codes -> (F, F) their mutual information."""
     count = len(features)
     table = torch.zeros(count, count)

@@ -31,7 +31,11 @@ def over_prefixes(value: Callable[[Cut], Tensor], widths: Sequence[int], weights
         return value(lambda vectors: vectors)
     if widths[-1] != full or sorted(set(widths)) != list(widths):
         raise SettingError(f"nested must rise and end with the width of the vectors, which is {full}; it is {list(widths)}.")
-    return torch.stack([weight * value(lambda vectors, m=width: vectors[..., :m]) for width, weight in zip(widths, weights, strict=True)]).sum()
+    return torch.stack([weight * value(_cut_to(width)) for width, weight in zip(widths, weights, strict=True)]).sum()
+
+
+def _cut_to(width: int) -> Cut:
+    return lambda vectors: vectors[..., :width]
 
 
 class NestedLinear(nn.Module):

@@ -340,7 +340,7 @@ def load(path: str | Path, *, dim: int | None = None) -> Recommender:
 
     Raises ArtifactError where it is damaged, newer or absent, SettingError where its vectors cannot be cut to `dim`.
     """
-    model, *rest = load_artifact(path)
+    parts = load_artifact(path)
     if dim is not None:
-        model.truncate(dim)
-    return Recommender(model, *rest)
+        parts[0].truncate(dim)
+    return Recommender(*parts)

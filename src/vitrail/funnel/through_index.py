@@ -42,7 +42,7 @@ class ThroughIndex:
         if vectors is None:
             raise SettingError(f'The scores of "{recommender.name}" are no inner products, so no index can search them: ask it without one.')
         told = index.stats()
-        self.narrow = index.dim < vectors.shape[1] and bool(recommender.model.widths) and recommender.model.width is None
+        self.narrow = index.dim < vectors.shape[1] and bool(recommender.model.widths) and recommender.model.prefix is None
         """a shortlist by the first numbers of each vector, ranked by all of them"""
         if index.metric != "ip" or (index.dim != vectors.shape[1] and not self.narrow):
             raise SettingError(

@@ -69,7 +69,8 @@ def modality_effects(
     cells: list[tuple[str, str | None, float]] = [("whole", None, 0.0)]
     cells += [("without", name, 1.0) for name in names]
     cells += [(what, name, level) for what, levels in (("noise", noise), ("missing", missing)) for name in names for level in levels]
-    folder, rows, changes = Path(out), [], False
+    folder, changes = Path(out), False
+    rows: list[dict[str, Any]] = []
     request = {"run": recommender.info["fingerprint"], "files": recommender.info.get("files"), "metric": metric, "retrain": retrain}
     with hold(folder):
         remember(folder / "request.json", request, "report")
@@ -173,7 +174,8 @@ def curves(result: dict[str, Any]) -> Figure:
     for name in result["modalities"]:
         own = [row for row in result["rows"] if row["modality"] == name and row["what"] in ("missing", "without")]
         points = sorted([(0.0, whole, 0.0), *((row["level"], row["mean"], row["sd"] or 0.0) for row in own)])
-        axes.errorbar(*zip(*points, strict=True), fmt="o-", color=paint[name], label=f"{safe(name)} missing", capsize=3)  # type: ignore[arg-type]
+        levels, means, sds = zip(*points, strict=True)
+        axes.errorbar(levels, means, sds, fmt="o-", color=paint[name], label=f"{safe(name)} missing", capsize=3)
         for row in result["rows"]:
             if row["modality"] == name and row["what"] == "noise":
                 axes.axhline(row["mean"], color=paint[name], linewidth=0.9, linestyle=":", alpha=0.8)

@@ -79,7 +79,7 @@ def add_items(app: FastAPI, live: Live) -> None:
         return problem(404, no_item(id)) if row is None else reply(row)
 
     async def changed(request: Request, changes: list[ItemChange], told: ItemsBody | None = None) -> Response:
-        version = await live.change_items(changes, told and told.vectors, told and told.pictures)
+        version = await live.change_items(changes, told.vectors if told else None, told.pictures if told else None)
         known = live.models.current.asker.answerer.item_ids
         unknown = sum(known.code(change.item) < 0 for change in changes)
         withdrawn = sum(change.withdrawn for change in changes)

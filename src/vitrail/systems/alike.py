@@ -15,7 +15,6 @@ class Alike:
     """Tells the parts of its scores; name it after the skeleton of a system whose vectors of items are a sum, `layered`, over a `graph` of alike items."""
 
     graph: ItemGraph
-    items: Tensor
     config: Any
 
     def layered(self) -> dict[str, Tensor]:
@@ -36,5 +35,5 @@ class Alike:
         item is among its own, which is its own vector."""
         system: Any = self
         ids, weights = self.graph.neighbours_of(items[0].cpu())
-        vectors = system.narrow(self.items)[ids.clamp(min=0).to(self.items.device)]
+        vectors = system.narrow(system.items)[ids.clamp(min=0).to(system.items.device)]
         return ids, weights * (vectors @ system.query_vectors(histories)[0]).cpu()

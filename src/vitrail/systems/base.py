@@ -213,7 +213,7 @@ class System(nn.Module):
     """The seed moves nothing: one fit stands for all seeds."""
     space: ClassVar[dict[str, Any]] = {}
     """Setting -> what tuning tries, where the generic ranges of lab.space do not fit; null takes one out."""
-    width: int | None = None
+    prefix: int | None = None
     """Numbers of each vector that answers are read from; none: all (see `truncate`)."""
     toy: ClassVar[dict[str, Any]] = {}
     """Settings, beside the battery's own, with which it learns 24 users and items in a moment."""
@@ -289,11 +289,11 @@ class System(nn.Module):
             raise SettingError(f'The vectors of this "{self.card.name}" were not trained to be cut: fit it with --set nested=[8,16,...], up to its full width.')
         if not 1 <= dim <= self.widths[-1]:
             raise SettingError(f"dim is {dim}: the vectors can be cut to 1 to {self.widths[-1]} numbers.")
-        self.width = dim
+        self.prefix = dim
 
     def narrow(self, vectors: Tensor) -> Tensor:
-        """(..., D) -> (..., width)"""
-        return vectors if self.width is None else vectors[..., : self.width]
+        """(..., D) -> (..., prefix)"""
+        return vectors if self.prefix is None else vectors[..., : self.prefix]
 
     # items that come after training, where `can.cold_items`
 
@@ -305,7 +305,7 @@ class System(nn.Module):
             for name, old in self.state_dict().items():
                 (state[name] if state[name].shape == old.shape else state[name][: len(old)]).copy_(old)
             made.added(before)
-        made.width = self.width
+        made.prefix = self.prefix
         return made
 
     def added(self, first: int) -> None:

@@ -31,13 +31,14 @@ export function Map() {
   const shown = map.points.map((point, n) => ({ point, n })).filter(({ point }) => !off.has(groupOf(point)));
   const at = (value: number) => EDGE + ((SIDE - 2 * EDGE) * (value + 1)) / 2;
   const near = (x: number, y: number) => {
-    const box = area.current?.getBoundingClientRect();
-    if (!box) return -1;
-    const scale = SIDE / box.width;
+    // the square stands in the middle of whatever room there is
+    const place = area.current?.getScreenCTM()?.inverse();
+    if (!place) return -1;
+    const pointed = new DOMPoint(x, y).matrixTransform(place);
     let best = -1;
-    let least = (16 * scale) ** 2;
+    let least = (16 * place.a) ** 2;
     for (const { point, n } of shown) {
-      const far = (at(point.x) - (x - box.left) * scale) ** 2 + (at(-point.y) - (y - box.top) * scale) ** 2;
+      const far = (at(point.x) - pointed.x) ** 2 + (at(-point.y) - pointed.y) ** 2;
       if (far < least) {
         least = far;
         best = n;

@@ -90,7 +90,7 @@ class SSLItems(TwoTower):
         self.of_items, self.of_users = (tower(n * config.width, config.hidden, config.dim) for n in (count, 1))
         self.register_buffer("met", torch.bincount(given.items, minlength=sizes.items) > 0, persistent=False)
         kinds = [np.unique(values.numpy(), axis=0, return_inverse=True)[1].ravel() for values in coded]
-        self.register_buffer("correlation", correlations(kinds + [np.arange(sizes.items)] * config.ids), persistent=False)
+        self.register_buffer("correlation", correlations([*kinds, *([np.arange(sizes.items)] if config.ids else [])]), persistent=False)
 
     def features(self, items: Tensor, hide: Tensor | None = None) -> Tensor:
         """Item codes (...,), hide (..., F) or none -> (..., F * width): the vectors of an item's features one after another."""
