@@ -152,7 +152,7 @@ class Graph(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """The inputs in the order of `inputs` -> (B,) and (B,)"""
         given = dict(zip(self.inputs, tensors, strict=True))
-        logits = self.model.logit(Impressions(labels=given["items"].float() * 0, **given)).float()
+        logits = self.model.logit(Impressions(labels=given["items"].float() * 0, **given)).float()  # type: ignore[arg-type]
         return logits, self.chances(logits)
 
     def chances(self, logits: Tensor) -> Tensor:

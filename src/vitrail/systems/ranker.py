@@ -54,9 +54,6 @@ class RowSettings(FieldSettings, ContentSettings):
 class RankerSettings(RowSettings, TrainSettings):
     """Settings every trained ranker has: of the loop, of its rows, and these."""
 
-    metric: Literal["gauc", "auc"] = "gauc"  # type: ignore[assignment]
-    """What is maximised on the validation part."""
-
     dim: PositiveInt = 16
     """Width D of the vector of a field."""
     batch: PositiveInt = 1024

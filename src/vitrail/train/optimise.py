@@ -37,7 +37,7 @@ class AdamW:
         steps, first, second = ([self._state[n][place] for n, _ in moved] for place in range(3))
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
-            [p for _, p in moved], [p.grad for _, p in moved], first, second, [], steps, lr=lr, beta1=self._betas[0], beta2=self._betas[1],
+            [p for _, p in moved], [p.grad for _, p in moved if p.grad is not None], first, second, [], steps, lr=lr, beta1=self._betas[0], beta2=self._betas[1],
             weight_decay=self._decay, eps=EPS, amsgrad=False, maximize=False,
         )  # fmt: skip
 

@@ -84,7 +84,7 @@ class RLMRec(Hosted):
         c = self.config
         if c.form == "generative":
             hidden = self.choose()
-            x = torch.cat([self.host.users, self.host.items]).index_put((hidden,), self.token)  # type: ignore[arg-type]
+            x = torch.cat([self.host.users, self.host.items]).index_put((hidden,), self.token)  # type: ignore[list-item]
             users, items = x.split([len(self.host.users), len(self.host.items)])  # type: ignore[arg-type]
             value: Tensor = functional_call(self, {"host.users": users, "host.items": items}, (batch, hidden))
         else:
