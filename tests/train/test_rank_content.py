@@ -22,8 +22,8 @@ def shop(tmp_path_factory):
     ids = data.items["item"].to_list()
     colours = np.array([[1.0, 0.1] if colour == "white" else [0.1, 1.0] for colour in data.items["colour"]])
     rng = np.random.default_rng(0)
-    write_vectors(data.path, "text", np.concatenate([5 * colours, rng.normal(size=(16, 2))], 1).astype(np.float32), ids, encoder="hand")
-    write_vectors(data.path, "image", colours.astype(np.float32)[:12], ids[:12], encoder="hand")
+    write_vectors(data.path, "text", np.concatenate([5 * colours, rng.normal(size=(16, 2))], 1).astype(np.float32), ids, encoder="hand", overwrite=True)
+    write_vectors(data.path, "image", colours.astype(np.float32)[:12], ids[:12], encoder="hand", overwrite=True)
     return Dataset(data.path)
 
 
