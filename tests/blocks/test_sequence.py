@@ -1,5 +1,6 @@
 """What the newest position reads of each event, against attention written out."""
 
+import pytest
 import torch
 
 from vitrail.blocks.sequence import Attention, TransformerStack
@@ -30,3 +31,16 @@ def test_a_stack_reads_through_its_earlier_layers():
         assert weights.shape == (2, 4) and torch.allclose(weights.sum(1), torch.ones(2)) and not weights[~mask].any()
         alone = stack.attention(events[1:, :2], mask[1:, :2])
         assert torch.allclose(alone, weights[1:, :2], atol=1e-6), "padding changes nothing"
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_newest_alone_is_what_the_whole_stack_gives_there(norm, causal, layers):
+    torch.manual_seed(0)
+    stack = TransformerStack(8, layers, 2, 0.3, length=6, norm=norm, causal=causal, activation="gelu").eval()
+    events, mask = torch.randn(4, 5, 8), torch.arange(5) < torch.tensor([5, 2, 1, 0])[:, None]
+    whole, newest = stack(events, mask), stack.newest(events, mask)
+    for row, length in enumerate([5, 2, 1]):
+        torch.testing.assert_close(newest[row], whole[row, length - 1])
+    assert torch.isfinite(newest).all()

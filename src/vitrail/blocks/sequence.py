@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.blocks.drop import Dropout
+
 Norm = Literal["pre", "post"]
 Activation = Literal["relu", "gelu"]
 
@@ -39,11 +41,21 @@ class Attention(nn.Module):
 
     def weights(self, x: Tensor, newest: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), newest (B,) a position of each row, mask (B, T) -> (B, T) how much it attends to each event, the mean over heads; sums to 1."""
+        return self._reads(x, newest, mask)[0].mean(1)
+
+    def at(self, x: Tensor, newest: Tensor, mask: Tensor) -> Tensor:
+        """x (B, T, D), newest (B,) a position of each row, mask (B, T) events it may read -> (B, D), as `forward` gives it there outside training."""
+        weights, v = self._reads(x, newest, mask)
+        return self.out(torch.einsum("bht,bthd->bhd", weights, v).flatten(1))  # type: ignore[no-any-return]
+
+    def _reads(self, x: Tensor, newest: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, T) what the position reads of each event, and their values (B, T, H, D / H)."""
         B, T, D = x.shape
-        q, k, _ = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        asked = q[torch.arange(B, device=x.device), :, newest]
-        scores = torch.einsum("bhd,bhtd->bht", asked, k) / (D // self.heads) ** 0.5
-        return scores.masked_fill(~mask[:, None], -torch.inf).softmax(2).mean(1)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(x[torch.arange(B, device=x.device), newest], weight[:D], bias[:D]).view(B, self.heads, D // self.heads)
+        k, v = F.linear(x, weight[D:], bias[D:]).view(B, T, 2, self.heads, D // self.heads).unbind(2)
+        scores = torch.einsum("bhd,bthd->bht", q, k) / (D // self.heads) ** 0.5
+        return scores.masked_fill(~mask[:, None], -torch.inf).softmax(2), v
 
 
 class TransformerLayer(nn.Module):
@@ -55,16 +67,27 @@ class TransformerLayer(nn.Module):
         self.attention = Attention(dim, heads, dropout)
         self.widen, self.narrow = nn.Linear(dim, inner), nn.Linear(inner, dim)
         self.norm_1, self.norm_2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.activate = F.gelu if activation == "gelu" else F.relu
 
     def forward(self, x: Tensor, causal: bool, keep: Tensor | None) -> Tensor:
         """x (B, T, D) -> (B, T, D)"""
         if self.norm == "pre":
-            x = x + self.drop(self.attention(self.norm_1(x), causal, keep))
+            return self._wide(x + self.drop(self.attention(self.norm_1(x), causal, keep)))
+        return self._wide(self.norm_1(x + self.drop(self.attention(x, causal, keep))))
+
+    def at(self, x: Tensor, newest: Tensor, mask: Tensor) -> Tensor:
+        """x (B, T, D), newest (B,) a position of each row, mask (B, T) events it may read -> (B, D), as `forward` gives it there outside training."""
+        own = x[torch.arange(len(x), device=x.device), newest]
+        if self.norm == "pre":
+            return self._wide(own + self.attention.at(self.norm_1(x), newest, mask))
+        return self._wide(self.norm_1(own + self.attention.at(x, newest, mask)))
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """The second half, (..., D) -> (..., D)."""
+        if self.norm == "pre":
             return x + self.drop(self.narrow(self.activate(self.widen(self.norm_2(x)))))
-        x = self.norm_1(x + self.drop(self.attention(x, causal, keep)))
-        return self.norm_2(x + self.drop(self.narrow(self.activate(self.widen(x)))))
+        return self.norm_2(x + self.drop(self.narrow(self.activate(self.widen(x)))))  # type: ignore[no-any-return]
 
 
 class TransformerStack(nn.Module):
@@ -96,7 +119,7 @@ class TransformerStack(nn.Module):
         self.positions = nn.Embedding(length, dim)
         self.layers = nn.ModuleList(TransformerLayer(dim, heads, inner or dim, dropout, norm, activation, eps) for _ in range(layers))
         self.edge = nn.LayerNorm(dim, eps=eps)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -106,6 +129,17 @@ class TransformerStack(nn.Module):
     def forward(self, events: Tensor, mask: Tensor) -> Tensor:
         """events (B, T, D), mask (B, T) true where an event is -> (B, T, D); rows of padding are meaningless."""
         x = self._through(events, mask, len(self.layers))
+        return self.edge(x) if self.norm == "pre" else x
+
+    def newest(self, events: Tensor, mask: Tensor) -> Tensor:
+        """events (B, T, D), mask (B, T) -> (B, D): what `forward` gives at the newest event of each row outside training, for little more than half the
+        work: in the last layer one position asks. A row without an event is meaningless."""
+        at, steps = (mask.sum(1) - 1).clamp(min=0), torch.arange(mask.shape[1], device=mask.device)
+        x = self._through(events, mask, max(len(self.layers) - 1, 0))
+        for layer in self.layers[-1:]:
+            x = layer.at(x, at, mask | (steps == at[:, None]))  # type: ignore[operator]
+        if not self.layers:
+            x = x[torch.arange(len(x), device=x.device), at]
         return self.edge(x) if self.norm == "pre" else x
 
     def _through(self, events: Tensor, mask: Tensor, layers: int) -> Tensor:

@@ -57,6 +57,11 @@ class NextItem(System):
         """batch.items (B, T), batch.mask (B, T) -> (B, T, D)"""
         raise NotImplementedError
 
+    def newest(self, batch: Sequences) -> Tensor:
+        """batch.items (B, T), batch.mask (B, T) -> (B, D) of the newest position of each row, when the system answers."""
+        h = self.encode(batch)
+        return h[torch.arange(len(h), device=h.device), (batch.mask.sum(1) - 1).clamp(min=0)]
+
     def item(self) -> Tensor:
         """(N, D) vectors that are asked for; by default the tied input table."""
         weights: Tensor = self.items.weight  # type: ignore[assignment,union-attr]
@@ -128,10 +133,8 @@ class NextItem(System):
         return torch.empty_like(vectors).index_copy_(0, order, vectors)
 
     def _newest(self, batch: Sequences) -> Tensor:
-        """(B, D) of the newest position of each row."""
-        h = self.encode(batch.to(self._items.device))
-        newest = (batch.mask.sum(1) - 1).clamp(min=0).to(h.device)
-        return self.finish(self.narrow(self.ask(h[torch.arange(len(h), device=h.device), newest])))
+        """(B, D) vectors with which the newest position of each row asks."""
+        return self.finish(self.narrow(self.ask(self.newest(batch.to(self._items.device)))))
 
     def item_vectors(self) -> Tensor:
         return self._items

@@ -27,17 +27,17 @@ class AdamW:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """One step at learning rate `lr`."""
-        moved = [(n, p) for n, p in enumerate(self._parameters) if p.grad is not None]
+        moved = [(n, p, p.grad) for n, p in enumerate(self._parameters) if p.grad is not None]
         if not moved:
             return
-        for n, p in moved:
+        for n, p, _ in moved:
             if n not in self._state:
                 # the moments lie in memory as the parameter does: the kernel reads all of them in one order
                 self._state[n] = torch.zeros((), device=p.device), torch.zeros_like(p), torch.zeros_like(p)
-        steps, first, second = ([self._state[n][place] for n, _ in moved] for place in range(3))
+        steps, first, second = ([self._state[n][place] for n, _, _ in moved] for place in range(3))
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
-            [p for _, p in moved], [p.grad for _, p in moved if p.grad is not None], first, second, [], steps, lr=lr, beta1=self._betas[0], beta2=self._betas[1],
+            [p for _, p, _ in moved], [g for _, _, g in moved], first, second, [], steps, lr=lr, beta1=self._betas[0], beta2=self._betas[1],
             weight_decay=self._decay, eps=EPS, amsgrad=False, maximize=False,
         )  # fmt: skip
 

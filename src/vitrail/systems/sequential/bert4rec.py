@@ -82,6 +82,9 @@ class BERT4Rec(NextItem):
     def encode(self, batch: Sequences) -> Tensor:
         return self.body(self.items(batch.items), batch.mask)
 
+    def newest(self, batch: Sequences) -> Tensor:
+        return self.body.newest(self.items(batch.items), batch.mask)
+
     def ask(self, hidden: Tensor) -> Tensor:
         if self.config.head:
             activate = F.gelu if self.config.activation == "gelu" else F.relu

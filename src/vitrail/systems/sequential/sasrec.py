@@ -59,3 +59,6 @@ class SASRec(NextItem):
 
     def encode(self, batch: Sequences) -> Tensor:
         return self.body(self.items(batch.items), batch.mask)  # type: ignore[no-any-return]
+
+    def newest(self, batch: Sequences) -> Tensor:
+        return self.body.newest(self.items(batch.items), batch.mask)
