@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vitrail.blocks.sequence import Attention
+
 
 class Schedule(nn.Module):
     """Linear betas; alpha-bar and the means of the reverse steps. `kept[t]` is alpha-bar after t + 1 steps."""
@@ -48,7 +50,7 @@ class Denoiser(nn.Module):
         """`width` H must be a multiple of `heads`; `inner`: times H is the width of the feed-forward net"""
         super().__init__()
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
-        self.attend = nn.ModuleList(nn.MultiheadAttention(width, heads, batch_first=True) for _ in range(layers))
+        self.attend = nn.ModuleList(Attention(width, heads, 0.0) for _ in range(layers))
         self.cross = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.Linear(width, width)) for _ in range(layers))
         self.net = nn.ModuleList(nn.Sequential(nn.Linear(width, inner * width), nn.ReLU(), nn.Linear(inner * width, width)) for _ in range(layers))
         self.after_attend, self.after_cross, self.after_net = (nn.ModuleList(nn.LayerNorm(width) for _ in range(layers)) for _ in range(3))
@@ -57,7 +59,7 @@ class Denoiser(nn.Module):
         """tokens (B, C, H), view (B, H), t (B,) steps, place (B,) of the noisy token -> (B, H)"""
         x = tokens + self.time(sinusoid(t, tokens.shape[-1]))[:, None]
         for layer, attend in enumerate(self.attend):
-            x = self.after_attend[layer](x + attend(x, x, x, need_weights=False)[0])
+            x = self.after_attend[layer](x + attend(x, False, None))
             x = self.after_cross[layer](x + self.cross[layer](view)[:, None])
             x = self.after_net[layer](x + self.net[layer](x))
         return x[torch.arange(len(x), device=x.device), place]

@@ -30,7 +30,7 @@ from vitrail.systems.history_ranker import HistorySettings, LongRanker, Look
 class DiffuMIN(LongRanker):
     """Interests along orthogonal channels of the target, and interests drawn beside them."""
 
-    toy = {"channels": 2, "layers": 1, "draw_steps": 1, "hidden": [16]}
+    toy = {"channels": 2, "layers": 1, "draw_steps": 1, "hidden": [16], "contrast": 0.0}
 
     class Config(HistorySettings):
         """Settings of diffumin."""
@@ -86,14 +86,13 @@ class DiffuMIN(LongRanker):
         channels = orthogonal(self.span(look.target).view(len(look.at), -1, self.config.channels))
         near = torch.einsum("nh,bhc->cbn", look.values, channels)
         own = near.argmax(0)  # (B, n): each item goes to one channel
-        lengths = look.windows.lengths[look.windows.of].clamp(min=1)[:, None, None]
         C, B, n = near.shape
         scores = near.view(C * B, n)
         places, mask = best(scores, look.events, replace(look.windows, of=look.windows.of.repeat(C)), self.config.chosen)
         at = look.events[places]
         mine = own.repeat(C, 1).gather(1, at) == torch.arange(C, device=at.device).repeat_interleave(B)[:, None]
         found = torch.einsum("bk,bkh->bh", scores.gather(1, at) * (mask & mine), F.embedding(at, look.values))
-        return channels, found.view(C, B, -1).transpose(0, 1) / lengths
+        return channels, found.view(C, B, -1).transpose(0, 1) / look.windows.lengths[look.windows.of].clamp(min=1)[:, None, None]
 
     def recent_at_target(self, batch: Impressions, look: Look) -> Tensor:
         """(B, H) the newest events and the target behind them through a Transformer, read at the target."""
@@ -129,8 +128,8 @@ class DiffuMIN(LongRanker):
         channels, raw = self.interests(look)
         clean = F.normalize(raw, dim=2)
         drawn = self.drawn(clean, channels) if self.draws else None
-        parts = [raw.flatten(1), *([] if drawn is None else [drawn.flatten(1)]), self.recent_at_target(batch, look), look.target]
-        return self.finish(batch, *parts), channels, clean, drawn
+        both = [raw.flatten(1)] if drawn is None else [raw.flatten(1), drawn.flatten(1)]
+        return self.finish(batch, *both, self.recent_at_target(batch, look), look.target), channels, clean, drawn
 
     def logit(self, batch: Impressions) -> Tensor:
         """[interests ; drawn interests ; newest events at the target ; target ; other fields] -> MLP"""
@@ -144,7 +143,8 @@ class DiffuMIN(LongRanker):
             return loss
         t = torch.randint(self.schedule.steps, clean.shape[:2], device=clean.device)
         noisy = self.schedule.noised(clean.flatten(0, 1), t.flatten(), torch.randn_like(clean).flatten(0, 1)).view_as(clean)
-        missed = F.mse_loss(self.believed(clean, noisy, channels, t), clean)
+        loss = loss + self.config.diffusion * F.mse_loss(self.believed(clean, noisy, channels, t), clean)
+        if not self.config.contrast:
+            return loss
         pairs = zip(self.heads[0](clean).unbind(1), self.heads[1](drawn).unbind(1), strict=True)
-        held = torch.stack([info_nce(a, b, self.config.temperature) for a, b in pairs]).mean()
-        return loss + self.config.diffusion * missed + self.config.contrast * held
+        return loss + self.config.contrast * torch.stack([info_nce(a, b, self.config.temperature) for a, b in pairs]).mean()
