@@ -59,12 +59,15 @@ def of_dataset(dataset: Dataset) -> pl.DataFrame:
 
 def folder(asked: argparse.Namespace) -> Path:
     """A folder that both sides read as it is, under `--work`; made once."""
-    name = "small" if asked.small else "baby-like" if asked.data is None else asked.data.resolve().name
+    widths = NARROW if asked.small else WIDTHS
+    widths = {"text": asked.text or widths["text"], "image": asked.image or widths["image"]}
+    source = "small" if asked.small else "baby-like" if asked.data is None else asked.data.resolve().name
+    name = f"{source}-{widths['text']}-{widths['image']}"
     home = (asked.work / "folders" / name).resolve()
     if (home / f"{name}.inter").exists():
         return home
     home.mkdir(parents=True, exist_ok=True)
-    frame, widths, features = simulated(**(SMALL if asked.small else SIZES)), NARROW if asked.small else WIDTHS, {}
+    frame, features = simulated(**(SMALL if asked.small else SIZES)), {}
     if asked.data is not None:
         dataset = ingest([asked.data], out=asked.work / "read" / name, overwrite=True).dataset
         frame = of_dataset(dataset)
@@ -121,6 +124,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--mmrec", type=Path, default=os.environ.get("MMREC"), help="a checkout of MMRec (default: the variable MMREC)")
     found.add_argument("--python", type=Path, default=Path(sys.executable), help="the interpreter that runs MMRec (default: this one)")
     found.add_argument("--data", type=Path, help="a folder that comes split; none: a simulated log")
+    found.add_argument("--text", type=int, help=f"width of made-up text vectors (default: {WIDTHS['text']})")
+    found.add_argument("--image", type=int, help=f"width of made-up image vectors (default: {WIDTHS['image']})")
     found.add_argument("--epochs", type=int, default=5, help="counted epochs of each side (default: 5)")
     found.add_argument("--threads", type=int, default=2, help="of each side (default: 2)")
     found.add_argument("--cap", type=float, default=3600.0, help="seconds a system may take (default: 3600)")

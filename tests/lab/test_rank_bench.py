@@ -83,7 +83,7 @@ def test_a_trial_is_a_fit_and_its_value_that_of_the_validation_rows(data, tmp_pa
     seen = []
     tried = bench.attempt(module.registry.find("logistic"), config, 0, None, lambda epoch, value: seen.append(value))
     assert tried.value == max(seen) and len(seen) == 2 and len(bench.made) == 1
-    bench.prepared(bench.config("logistic", {**QUICK, "length": 3}))
+    bench.prepared(module.registry.find("logistic"), bench.config("logistic", {**QUICK, "length": 3}))
     assert len(bench.made) == 1
     cut = bench.attempt(module.registry.find("logistic"), config, 0, None, None, lambda: -1.0)
     assert cut.cut and cut.value is not None
@@ -110,7 +110,8 @@ def test_refusals(data, tmp_path):
 
 def test_a_family_is_all_its_systems_that_the_data_allow(data, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "write_page", lambda *a: None)
-    names, left_out = of_family("multimodal", data, {})
+    bare = checkerboard(tmp_path / "bare", side=8)
+    names, left_out = of_family("multimodal", bare, {})
     assert not names and "content-knn" in left_out and all("vectors" in why for why in left_out.values())
     assert {"logistic", "dcnv2", "din"} <= set(of_family("ranking", data, {})[0])
     words = ("compare", "--family", "ranking", "--data", data.path, "--out", tmp_path / "c", "--trials", 0, "--seeds", 1, "--no-tests")

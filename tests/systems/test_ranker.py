@@ -8,9 +8,11 @@ import torch
 
 from vitrail.data.batchers_rows import gather
 from vitrail.data.batches import Sets
+from vitrail.data.fields import Catalogue, Field
 from vitrail.data.impressions import Rows, make_impressions
 from vitrail.data.splits import Rated
 from vitrail.errors import SettingError
+from vitrail.systems import registry
 from vitrail.systems.base import Given, Sizes
 from vitrail.systems.ranking.din import DIN
 from vitrail.testing import checkerboard

@@ -79,8 +79,7 @@ class DCCF(Graph, IdTables):
     def passes(self) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
         """Layers 0 to L, and the four views of each but the last: over the graph, by intents, and over either's weights; each (V, D)."""
         x = torch.cat([self.users, self.items])
-        layers: list[Tensor] = [x]
-        views: list[tuple[Tensor, ...]] = []
+        layers, views = [x], list[tuple[Tensor, ...]]()
         for _ in range(self.config.layers):
             near = propagate(self.adjacency, x)
             users, items = x.split([len(self.users), len(self.items)])
