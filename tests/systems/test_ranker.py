@@ -8,7 +8,7 @@ import torch
 
 from vitrail.data.batchers_rows import gather
 from vitrail.data.batches import Sets
-from vitrail.data.fields import Catalogue, Field
+from vitrail.data.fields import Catalogue, FeatureSpec, Field
 from vitrail.data.impressions import Rows, make_impressions
 from vitrail.data.splits import Rated
 from vitrail.errors import SettingError
