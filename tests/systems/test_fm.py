@@ -114,6 +114,6 @@ def test_every_ranker_takes_every_way_to_store_vectors(name, kind):
     assert any(p.grad is not None and bool(p.grad.any()) for p in model.features.of_events.stores.parameters()) or kind == "unified"
     other = tiny(name, fields=WIDE, tables=kind, budget=0.3)
     for p in model.parameters():
-        torch.nn.init.normal_(p)
+        torch.nn.init.normal_(p, std=0.1)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.logit(batch), model.eval().logit(batch))
