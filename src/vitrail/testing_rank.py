@@ -94,7 +94,7 @@ Tensors = Mapping[str, Tensor]
 
 def tiny(name: str, *, fields: Sequence[Field] = (), vectors: Tensors | None = None, masks: Tensors | None = None, **changed: Any) -> Any:
     """The ranker `name` with its starting weights, in evaluation mode: N = 8 items of two categories and some tags, four users with a city, and `fields` of
-    the impression (none given: one, `slot`). `vectors` and `masks` of items by name; `changed` settings."""
+    the impression (none given: one, `slot`). `vectors` and `masks` of items by name (none given: drawn ones, where it reads some); `changed` settings."""
     known = [
         Field(name="item", whose="item", kind="id", codes=10), Field(name="category", whose="item", kind="category", codes=4),
         Field(name="tags", whose="item", kind="categories", codes=5), Field(name="city", whose="user", kind="category", codes=4),
@@ -105,11 +105,14 @@ def tiny(name: str, *, fields: Sequence[Field] = (), vectors: Tensors | None = N
     catalogue = Catalogue(np.stack([places + 2, places % 2 + 2], 1).astype(np.int32), np.array([[2], [3], [2], [0], [1]], dtype=np.int32), {"tags": tags})
     tables = {key: torch.from_numpy(value) for key, value in catalogue.arrays().items()} | {"occurrences": torch.arange(8) + 1}
     torch.manual_seed(0)
-    cls, content = registry.find(name), dict(vectors or {})
+    cls = registry.find(name)
+    read = changed.get("vectors", cls.Config.model_fields["vectors"].default)
+    content = dict(vectors) if vectors is not None else {each: torch.randn(8, 3) for each in read}
+    has = dict(masks) if masks is not None else {each: torch.ones(8, dtype=torch.bool) for each in content}
     values = {"dim": 4, "length": 5, "scale": 0.5} | ({"vectors": tuple(content)} if content else {})
     config = cls.Config.of({key: value for key, value in values.items() if key in cls.Config.model_fields} | changed)
     sizes = Sizes(4, 8, {key: value.shape[1] for key, value in content.items()}, FeatureSpec(fields=known))
-    return cls(config, sizes, Given(vectors=content, masks=dict(masks or {}), tables=tables)).eval()
+    return cls(config, sizes, Given(vectors=content, masks=has, tables=tables)).eval()
 
 
 def tiny_rows(n: int = 12, codes: int = 4, fields: int = 1) -> Rows:

