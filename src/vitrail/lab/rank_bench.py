@@ -17,6 +17,7 @@ from vitrail.data.fields import FieldSettings
 from vitrail.data.impressions import make_impressions, rank_split
 from vitrail.data.splits import SplitSettings
 from vitrail.errors import SettingError
+from vitrail.evaluation import binary
 from vitrail.files import fingerprint
 from vitrail.lab.bench import Bench, Timing, Tried, epoch_seconds
 from vitrail.systems import registry
@@ -99,7 +100,8 @@ class RankBench(Bench):
             model, made, config, seed, folder, folder is not None, pick_device(self.device), True, watch=watch, left=left
         )
         epochs = progress.best_epoch if progress.best_epoch > 0 else progress.epoch
-        return Tried(progress.best_value, epochs, time.perf_counter() - started, progress.cut, progress.curve)
+        value = progress.best_value if cls.trained else self._value(model, made)
+        return Tried(value, epochs, time.perf_counter() - started, progress.cut, progress.curve)
 
     def timing(self, cls: type[System], config: Any) -> Timing:
         clock = time.perf_counter
@@ -107,13 +109,21 @@ class RankBench(Bench):
         began = clock()
         model = self._built(cls, config, 0)
         start = clock() - began
-        epoch = epoch_seconds(model, made.train, config, pick_device(self.device))
+        if cls.trained:
+            epoch = epoch_seconds(model, made.train, config, pick_device(self.device))
+        else:
+            epoch = train_ranker(model, made, config, 0, None, False, pick_device(self.device), True).seconds
         began = clock()
         if made.valid is not None:
             model.eval().predict(made.valid)
         validation = clock() - began
         test = 3 * validation * len(self.split.test) / max(len(made.valid or ()), 1)
         return Timing(start, epoch, validation, 0.5 + 2 * self.preparing + test)  # a seed's fit and test prepare rows of their own
+
+    def _value(self, model: Ranker, made: Prepared) -> float | None:
+        """What a ranker that is fitted at once reaches on the validation rows."""
+        rows = made.valid
+        return None if rows is None else binary.chosen_by(self.metric, rows.labels > 0.5, model.eval().predict(rows).numpy(), rows.users)
 
     def _built(self, cls: type[System], config: Any, seed: int) -> Ranker:
         torch.manual_seed(seed)
