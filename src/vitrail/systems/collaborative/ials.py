@@ -1,7 +1,7 @@
 """iALS (weighted matrix factorisation). Hu, Koren and Volinsky, ICDM 2008; conjugate gradients by Takacs, Pilaszy and Tikk,
 RecSys 2011; frequency-scaled penalty by Rendle, Krichene, Zhang and Koren, RecSys 2022, arXiv:2110.14037 (that formula from memory).
 Confidence is 1 + alpha r as in the paper, r the weight or number of events; the implicit library takes alpha r. Users are
-solved once more, exactly, after the last sweep, so that stored vectors fit the final item vectors; people never seen are
+solved once more, to rounding, after the last sweep, so that stored vectors fit the final item vectors; people never seen are
 solved in the same way from their history. Numbers: none yet."""
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class IALS(Factors):
 
     trained: ClassVar[bool] = False
     can: ClassVar[Can] = Can(new_users=True)
+    toy: ClassVar[dict[str, Any]] = {"sweeps": 2}  # more bring what a group never has to exactly 0, and rounding alone would order it
 
     class Config(Settings):
         """Settings of ials."""
