@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,7 @@ from vitrail.systems import registry
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(?:<!-- (run|file): (\S+) -->\n)?```(bash|python|toml|text|yaml|json)\n(.*?)```", re.DOTALL)
+STAGES = ("retrieve", "rank", "arrange", "explore")
 TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PAGES = [*(ROOT / name for name in (*TOP, "benchmarks/README.md")), *sorted((ROOT / "docs").glob("*.md"))]
 RUN = [ROOT / name for name in (*TOP, "docs/data.md", "docs/protocol.md")]
@@ -201,16 +204,35 @@ def test_the_system_of_contributing_works(tmp_path, monkeypatch, forget):
 # tables
 
 
+def paper_of(card: Any) -> str:
+    """The name, linked to its paper."""
+    if not card.paper:
+        return f"`{card.name}`"
+    return f"[`{card.name}`](https://{'arxiv.org/abs' if re.fullmatch(r'[0-9]+[.][0-9]+', card.paper) else 'doi.org'}/{card.paper})"
+
+
+def families_table() -> str:
+    """One row a family: its systems, those that are reconstructions or drafts marked."""
+    rows = [["stage", "family", "systems"], ["---"] * 3]
+    cards = sorted(registry.cards(), key=lambda card: (STAGES.index(card.stage), card.family, card.name))
+    for (stage, family), own in itertools.groupby(cards, key=lambda card: (card.stage, card.family)):
+        names = (paper_of(card) + {"reconstruction": " (reconstruction)", "draft": " (draft)"}.get(card.status, "") for card in own)
+        rows.append([stage, family, ", ".join(names)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def systems_table(recipes: list[Recipe]) -> str:
-    """One row a recipe, and one for each system without."""
-    head = ["system", "paper", "data", "split", "metric", "published", "ours", "recipe"]
-    rows = []
-    for name in registry.names():
-        card = registry.card(name)
-        paper = f"[{card.paper}](https://{'arxiv.org/abs' if re.fullmatch(r'[0-9]+[.][0-9]+', card.paper) else 'doi.org'}/{card.paper})" if card.paper else ""
-        own = [recipe for recipe in recipes if recipe.system == name]
-        rows += [[f"`{name}`", paper, *_numbers(recipe)] for recipe in own] or [[f"`{name}`", paper, "", "", "", "", "pending", ""]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+    """One row a measured recipe, and a line that names the others."""
+    head = ["system", "data", "split", "metric", "published", "ours", "recipe"]
+    rows, pending = [head, ["---"] * len(head)], []
+    for recipe in sorted(recipes, key=lambda recipe: (recipe.system, recipe.name)):
+        numbers = _numbers(recipe)
+        if numbers[4] == "pending":
+            pending.append(f"[{recipe.name}](recipes/{recipe.name}.yaml)")
+        else:
+            rows.append([f"`{recipe.system}`", *numbers])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return table + (f"\n\nWritten and not measured yet: {', '.join(pending)}." if pending else "")
 
 
 def _numbers(recipe: Recipe) -> list[str]:
@@ -247,7 +269,8 @@ def peers_table(file: Path) -> str:
 def with_tables(text: str) -> str:
     """`text` with the tables between its marks written anew; the table of the peers only where its mark is."""
     results = ROOT / "benchmarks" / "results"
-    tables = {"systems": systems_table(read_all(ROOT / "recipes")), "speed": speed_table(results), "peers": peers_table(results / "peers.json")}
+    tables = {"families": families_table(), "systems": systems_table(read_all(ROOT / "recipes")), "speed": speed_table(results)}
+    tables["peers"] = peers_table(results / "peers.json")
     for name, table in tables.items():
         begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->"
         before, _, rest = text.partition(begin)

@@ -17,7 +17,7 @@ from vitrail.systems.base import Can, System, system
 from vitrail.systems.skeletons import Table
 
 
-@system("fresh", stage="retrieve", family="collaborative")
+@system("fresh", stage="retrieve", family="collaborative", status="works")
 class Fresh(Table):
     """The newest items, by their first event."""
 

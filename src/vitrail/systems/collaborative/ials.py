@@ -22,7 +22,7 @@ from vitrail.systems.base import Can, Given, Sizes, system
 from vitrail.systems.skeletons import Factors, history_matrix
 
 
-@system("ials", stage="retrieve", family="collaborative", paper="10.1109/ICDM.2008.22", year=2008)
+@system("ials", stage="retrieve", family="collaborative", paper="10.1109/ICDM.2008.22", year=2008, status="works")
 class IALS(Factors):
     """Factors of the whole matrix of who has what: every cell counts, those with an event count more."""
 

@@ -23,7 +23,7 @@ def kl(mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
 
 
-@system("multvae", stage="retrieve", family="collaborative", paper="1802.05814", year=2018)
+@system("multvae", stage="retrieve", family="collaborative", paper="1802.05814", year=2018, status="works")
 class MultVAE(Autoencoder):
     """A variational autoencoder of histories with a multinomial likelihood."""
 

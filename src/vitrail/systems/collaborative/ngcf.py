@@ -22,7 +22,7 @@ from vitrail.systems.ids import IdSettings, IdTables, id_tables
 from vitrail.systems.skeletons import Graph
 
 
-@system("ngcf", stage="retrieve", family="collaborative", paper="1905.08108", year=2019)
+@system("ngcf", stage="retrieve", family="collaborative", paper="1905.08108", year=2019, status="works")
 class NGCF(Graph, IdTables):
     """User and item vectors passed through weighted, non-linear layers over the interaction graph."""
 

@@ -20,7 +20,7 @@ from vitrail.systems.ids import IdSettings, IdTables, fold, folding, id_graph, i
 from vitrail.systems.skeletons import Graph
 
 
-@system("simgcl", stage="retrieve", family="collaborative", paper="2112.08679", year=2022)
+@system("simgcl", stage="retrieve", family="collaborative", paper="2112.08679", year=2022, status="works")
 class SimGCL(Graph, IdTables):
     """LightGCN without layer 0, and a contrastive loss between views whose layers are nudged by small noise."""
 

@@ -21,7 +21,7 @@ from vitrail.systems.sampling import Loss
 from vitrail.systems.skeletons import TwoTower
 
 
-@system("simplex", stage="retrieve", family="collaborative", paper="2109.12613", year=2021)
+@system("simplex", stage="retrieve", family="collaborative", paper="2109.12613", year=2021, status="works")
 class SimpleX(TwoTower, IdTables):
     """A user vector and the history's, fused, scored by cosine, with many negatives in the cosine contrastive loss."""
 

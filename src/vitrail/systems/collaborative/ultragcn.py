@@ -53,7 +53,7 @@ def item_weights(X: sparse.csr_array, k: int, form: Form, block: int = 1024) -> 
     return ids, weights
 
 
-@system("ultragcn", stage="retrieve", family="collaborative", paper="2110.15114", year=2021)
+@system("ultragcn", stage="retrieve", family="collaborative", paper="2110.15114", year=2021, status="works")
 class UltraGCN(TwoTower, IdTables):
     """Matrix factorisation whose loss weighs pairs by degree and pulls users to the neighbours of their items."""
 

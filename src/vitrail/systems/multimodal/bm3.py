@@ -24,7 +24,7 @@ from vitrail.systems.ids import IdSettings, IdTables, fold, folding_of, id_graph
 from vitrail.systems.skeletons import Factors
 
 
-@system("bm3", stage="retrieve", family="multimodal", paper="2207.05969", year=2023)
+@system("bm3", stage="retrieve", family="multimodal", paper="2207.05969", year=2023, status="measured")
 class BM3(Factors, IdTables):
     """Users, items and their content drawn to each other's dropped-out views, without negatives."""
 

@@ -19,7 +19,7 @@ from vitrail.systems.base import Can, ContentSettings, Given, Sizes, system
 from vitrail.systems.skeletons import Table
 
 
-@system("content-knn", stage="retrieve", family="multimodal")
+@system("content-knn", stage="retrieve", family="multimodal", status="measured")
 class ContentKNN(Table):
     """Items whose text and pictures resemble the history, without training."""
 

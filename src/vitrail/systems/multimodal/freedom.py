@@ -24,7 +24,7 @@ from vitrail.systems.ids import IdSettings, IdTables, fold, folding_of, id_graph
 from vitrail.systems.skeletons import Graph
 
 
-@system("freedom", stage="retrieve", family="multimodal", paper="2211.06924", year=2023)
+@system("freedom", stage="retrieve", family="multimodal", paper="2211.06924", year=2023, status="measured")
 class FREEDOM(Graph, IdTables, Alike):
     """LightGCN on a thinned interaction graph, plus item vectors smoothed over a frozen graph of alike content."""
 

@@ -18,7 +18,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.field_ranker import FieldRanker, TowerSettings
 
 
-@system("autoint", stage="rank", family="ranking", paper="1810.11921", year=2019)
+@system("autoint", stage="rank", family="ranking", paper="1810.11921", year=2019, status="works")
 class AutoInt(FieldRanker):
     """Crosses of fields of growing degree by self-attention."""
 

@@ -22,7 +22,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import HistorySettings, LongRanker, Look
 
 
-@system("dare", stage="rank", family="ranking", paper="2410.02604", year=2025)
+@system("dare", stage="rank", family="ranking", paper="2410.02604", year=2025, status="works")
 class DARE(LongRanker):
     """What matters and what it means are learned apart."""
 

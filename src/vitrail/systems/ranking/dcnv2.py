@@ -16,7 +16,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.field_ranker import FieldRanker, TowerSettings
 
 
-@system("dcnv2", stage="rank", family="ranking", paper="2008.13535", year=2021)
+@system("dcnv2", stage="rank", family="ranking", paper="2008.13535", year=2021, status="works")
 class DCNv2(FieldRanker):
     """Explicit crosses of fields of bounded degree, and an MLP."""
 

@@ -13,7 +13,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.field_ranker import FieldRanker, TowerSettings
 
 
-@system("deepfm", stage="rank", family="ranking", paper="1703.04247", year=2017)
+@system("deepfm", stage="rank", family="ranking", paper="1703.04247", year=2017, status="works")
 class DeepFM(FieldRanker):
     """Pairs of fields by dot products, and all of them by an MLP."""
 

@@ -21,7 +21,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import HistoryRanker
 
 
-@system("dien", stage="rank", family="ranking", paper="1809.03672", year=2019)
+@system("dien", stage="rank", family="ranking", paper="1809.03672", year=2019, status="works")
 class DIEN(HistoryRanker):
     """How the interest in the target came about, event after event."""
 

@@ -26,7 +26,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import HistorySettings, LongRanker, Look
 
 
-@system("diffumin", stage="rank", family="ranking", year=2025)
+@system("diffumin", stage="rank", family="ranking", year=2025, status="works")
 class DiffuMIN(LongRanker):
     """Interests along orthogonal channels of the target, and interests drawn beside them."""
 

@@ -19,7 +19,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import HistoryRanker
 
 
-@system("din", stage="rank", family="ranking", paper="1706.06978", year=2018)
+@system("din", stage="rank", family="ranking", paper="1706.06978", year=2018, status="works")
 class DIN(HistoryRanker):
     """The history in view of the target: what is near to it counts."""
 

@@ -18,7 +18,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.field_ranker import FieldRanker, TowerSettings
 
 
-@system("dlrm", stage="rank", family="ranking", paper="1906.00091", year=2019)
+@system("dlrm", stage="rank", family="ranking", paper="1906.00091", year=2019, status="works")
 class DLRM(FieldRanker):
     """Dot products of all pairs of fields, with the numbers as one of them."""
 

@@ -12,7 +12,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.field_ranker import FieldRanker, TowerSettings
 
 
-@system("dnn", stage="rank", family="ranking", paper="1606.07792", year=2016)
+@system("dnn", stage="rank", family="ranking", paper="1606.07792", year=2016, status="works")
 class DNN(FieldRanker):
     """All fields through an MLP."""
 

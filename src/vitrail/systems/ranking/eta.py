@@ -15,7 +15,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import LongRanker, SearchSettings, Time
 
 
-@system("eta", stage="rank", family="ranking", paper="2108.04468", year=2022)
+@system("eta", stage="rank", family="ranking", paper="2108.04468", year=2022, status="works")
 class ETA(LongRanker):
     """Search a long history by hashed vectors, then attend."""
 

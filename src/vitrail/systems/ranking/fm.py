@@ -14,7 +14,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.field_ranker import FieldRanker
 
 
-@system("fm", stage="rank", family="ranking", year=2010)
+@system("fm", stage="rank", family="ranking", year=2010, status="works")
 class FM(FieldRanker):
     """Every pair of fields by the dot product of their vectors."""
 

@@ -25,7 +25,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.ranker import ROWS, Ranker, RowSettings
 
 
-@system("lightgbm", stage="rank", family="ranking", year=2017)
+@system("lightgbm", stage="rank", family="ranking", year=2017, status="works")
 class LightGBM(Ranker):
     """Boosted trees over what is known of the item, the person and the moment."""
 

@@ -22,7 +22,7 @@ from vitrail.systems.history_ranker import LongRanker, Look
 from vitrail.systems.ranker import RankerSettings
 
 
-@system("hcn", stage="rank", family="ranking", paper="2210.10547", year=2022)
+@system("hcn", stage="rank", family="ranking", paper="2210.10547", year=2022, status="reconstruction")
 class HCN(LongRanker):
     """Coarse ranking by interests of the long and of the short history (a reconstruction)."""
 

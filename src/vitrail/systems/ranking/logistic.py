@@ -15,7 +15,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.ranker import Ranker
 
 
-@system("logistic", stage="rank", family="ranking", year=2007)
+@system("logistic", stage="rank", family="ranking", year=2007, status="works")
 class Logistic(Ranker):
     """The sum of a weight a field."""
 

@@ -21,7 +21,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import HistoryRanker, StoredContent
 
 
-@system("mim", stage="rank", family="ranking", paper="2502.00321", year=2025)
+@system("mim", stage="rank", family="ranking", paper="2502.00321", year=2025, status="reconstruction")
 class MIM(HistoryRanker):
     """Behaviour seen through content (a reconstruction)."""
 

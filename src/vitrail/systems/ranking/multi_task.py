@@ -23,7 +23,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.field_ranker import FieldRanker, TowerSettings
 
 
-@system("multi-task", stage="rank", family="ranking", year=2018)
+@system("multi-task", stage="rank", family="ranking", year=2018, status="works")
 class MultiTask(FieldRanker):
     """Clicks, purchases and whatever else was declared, each with a head, weighed into one value."""
 

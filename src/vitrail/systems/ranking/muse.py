@@ -37,7 +37,7 @@ class ToldAttention(nn.Module):
         return torch.einsum("bk,bkh->bh", shares(self.told(dot, cosines), mask), self.of_value(events))
 
 
-@system("muse", stage="rank", family="ranking", paper="2512.07216", year=2025)
+@system("muse", stage="rank", family="ranking", paper="2512.07216", year=2025, status="works")
 class MUSE(LongRanker):
     """Search a long history by what its things look like and are said to be, then attend."""
 

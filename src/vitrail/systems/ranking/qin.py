@@ -21,7 +21,7 @@ from vitrail.systems.history_ranker import HistoryRanker, StoredContent
 from vitrail.systems.ranker import RankerSettings
 
 
-@system("qin", stage="rank", family="ranking", year=2025)
+@system("qin", stage="rank", family="ranking", year=2025, status="works")
 class QIN(HistoryRanker):
     """Attention that leaves out what does not matter, and quadratic layers."""
 

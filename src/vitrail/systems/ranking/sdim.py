@@ -16,7 +16,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import LongRanker, SearchSettings
 
 
-@system("sdim", stage="rank", family="ranking", paper="2205.10249", year=2022)
+@system("sdim", stage="rank", family="ranking", paper="2205.10249", year=2022, status="works")
 class SDIM(LongRanker):
     """The events of a long history that collide with the target."""
 

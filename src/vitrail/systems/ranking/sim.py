@@ -19,7 +19,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import LongRanker, Look, SearchSettings, Time
 
 
-@system("sim", stage="rank", family="ranking", paper="2006.05639", year=2020)
+@system("sim", stage="rank", family="ranking", paper="2006.05639", year=2020, status="works")
 class SIM(LongRanker):
     """Search a long history for the target's like, then attend."""
 

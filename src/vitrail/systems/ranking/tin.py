@@ -17,7 +17,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.history_ranker import HistoryRanker, Time
 
 
-@system("tin", stage="rank", family="ranking", paper="2308.08487", year=2024)
+@system("tin", stage="rank", family="ranking", paper="2308.08487", year=2024, status="works")
 class TIN(HistoryRanker):
     """What an event says of the target, by how long ago it was."""
 

@@ -20,7 +20,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.field_ranker import FieldRanker, TowerSettings
 
 
-@system("wide-deep", stage="rank", family="ranking", paper="1606.07792", year=2016)
+@system("wide-deep", stage="rank", family="ranking", paper="1606.07792", year=2016, status="works")
 class WideDeep(FieldRanker):
     """Weights of fields and of their crosses beside an MLP."""
 

@@ -21,7 +21,7 @@ from vitrail.systems.base import Given, Sizes, system
 from vitrail.systems.next_item import NextItem
 
 
-@system("bert4rec", stage="retrieve", family="sequential", paper="1904.06690", year=2019)
+@system("bert4rec", stage="retrieve", family="sequential", paper="1904.06690", year=2019, status="measured")
 class BERT4Rec(NextItem):
     """A Transformer that sees both sides fills in masked events; the mask after the newest event is the next item."""
 

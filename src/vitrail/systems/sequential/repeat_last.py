@@ -15,7 +15,7 @@ from vitrail.systems.base import system
 from vitrail.systems.sequential.last_item import LastItem
 
 
-@system("repeat-last", stage="retrieve", family="sequential")
+@system("repeat-last", stage="retrieve", family="sequential", status="works")
 class RepeatLast(LastItem):
     """The newest item again, then the person's own items from new to old if asked, then what follows the newest."""
 

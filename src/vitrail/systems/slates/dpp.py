@@ -33,7 +33,7 @@ def condition(vectors: Float64, left: Float64, known: Float64, picked: Int64) ->
     return np.maximum(left - update**2, 0.0), np.concatenate([known, update[:, :, None]], axis=2)
 
 
-@slate("dpp", paper="1709.05135", year=2018)
+@slate("dpp", paper="1709.05135", year=2018, status="works")
 class DPP(Slate):
     """The page with the greatest determinant, item by item: relevance times how much of an item the page does not span."""
 

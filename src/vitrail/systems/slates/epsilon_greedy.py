@@ -45,7 +45,7 @@ def marginals(n: int, k: int, epsilon: float) -> Float64:
     return table
 
 
-@policy("epsilon-greedy")
+@policy("epsilon-greedy", status="works")
 class EpsilonGreedy(Policy):
     """The page as it was arranged, each place given away to chance now and then."""
 

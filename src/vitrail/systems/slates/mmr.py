@@ -11,7 +11,7 @@ from vitrail.config import Settings, Share
 from vitrail.systems.slate import NOTHING, Candidates, Int64, Scale, Slate, scaled, slate
 
 
-@slate("mmr", paper="10.1145/290941.291025", year=1998)
+@slate("mmr", paper="10.1145/290941.291025", year=1998, status="works")
 class MMR(Slate):
     """Each next item is relevant and unlike the most similar one before it."""
 

@@ -39,7 +39,7 @@ def in_slate(draws: Float64, k: int) -> Int64:
     return page.reshape(*draws.shape[:-2], k)
 
 
-@policy("thompson", paper="2104.15046", year=2022)
+@policy("thompson", paper="2104.15046", year=2022, status="works")
 class Thompson(Policy):
     """Shows what is best in a draw from what is believed of each item."""
 
