@@ -33,7 +33,7 @@ class REARM(Graph, IdTables):
     needs = Needs(given=("interactions",))
     can: ClassVar[Can] = Can(new_users=True, cold_items=True)
     space: ClassVar[dict[str, Any]] = {"layers": [4, 5], "rank": [3, 7], "user_neighbours": [25, 40, 45], "weight_decay": [1e-5, 5e-4, 0.05]}
-    toy: ClassVar[dict[str, Any]] = {"neighbours": 4, "user_neighbours": 4, "layers": 2, "rank": 2, "weight_decay": 0.0, "epochs": 8}
+    toy: ClassVar[dict[str, Any]] = {"neighbours": 4, "user_neighbours": 4, "layers": 2, "rank": 2, "weight_decay": 0.0, "features": "frozen", "epochs": 6}
 
     class Config(Graph.Config, IdSettings, ContentSettings):
         """Settings of rearm; those of Baby."""
