@@ -1,8 +1,10 @@
 """Products, the mean of layers and a layer of NGCF, against their plain forms."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from vitrail.blocks import graph
 from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, layers, mean_of_layers, product
 
 
@@ -26,7 +28,9 @@ def test_a_product_is_that_of_the_matrix_also_for_nodes_without_an_edge():
     torch.testing.assert_close(product(A.double(), x.double()), A.to_dense().double() @ x.double())
 
 
-def test_a_bilinear_layer_is_the_published_equation_and_so_is_its_gradient():
+@pytest.mark.parametrize("block", [8, graph.BLOCK])
+def test_a_bilinear_layer_is_the_published_equation_and_so_is_its_gradient(block, monkeypatch):
+    monkeypatch.setattr(graph, "BLOCK", block)  # two rows at a time, or all
     torch.manual_seed(0)
     start = [torch.randn(9, 4), torch.randn(9, 4), torch.randn(4, 4), torch.randn(4, 4), torch.randn(4)]
     start[0][3] = start[1][3] = 0.0

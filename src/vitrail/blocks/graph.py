@@ -103,32 +103,50 @@ def layers(A: Tensor, x: Tensor, depth: int) -> list[Tensor]:
 
 
 class _BilinearLayer(torch.autograd.Function):
-    """One pass forward and one back, in as few copies of (V, D) as there are: sums, products, activation and length together."""
+    """One pass forward and one back, a block of rows at a time: what lies between stays in the cache, and is made anew on the way back."""
 
     @staticmethod
     def forward(ctx, x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, stays: Tensor | None, slope: float) -> Tensor:  # type: ignore[no-untyped-def]
-        total, both = s + x, s * x
-        h = torch.addmm(bias, total, W.T).addmm_(both, P.T)
-        F.leaky_relu(h, slope, inplace=True)
-        if stays is not None:
-            h.mul_(stays)
-        length = h.norm(dim=1, keepdim=True).clamp_(min=1e-12)
-        h.div_(length)
+        out, length = torch.empty_like(x), x.new_empty(len(x), 1)
+        for rows in _blocks(x):
+            own, sent, h = x[rows], s[rows], out[rows]
+            torch.addmm(bias, sent + own, W.T, out=h).addmm_(sent * own, P.T)
+            F.leaky_relu(h, slope, inplace=True)
+            if stays is not None:
+                h.mul_(stays[rows])
+            torch.linalg.vector_norm(h, dim=1, keepdim=True, out=length[rows])
+            h.div_(length[rows].clamp_(min=1e-12))
         ctx.slope = slope
-        ctx.save_for_backward(x, s, W, P, stays, total, both, h, length)
-        return h
+        ctx.save_for_backward(x, s, W, P, stays, out, length)
+        return out
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
-        x, s, W, P, stays, total, both, unit, length = ctx.saved_tensors
-        g = gradients[0]
-        d = torch.addcmul(g, unit, (g * unit).sum(1, keepdim=True), value=-1.0).div_(length)
-        if stays is not None:
-            d.mul_(stays)
-        # the slope shows in the sign of what came out; where nothing was kept it does not matter
-        d = torch.ops.aten.leaky_relu_backward(d, unit, ctx.slope, True)
-        of_total, of_both = d @ W, d @ P
-        return torch.addcmul(of_total, of_both, s), torch.addcmul(of_total, of_both, x), d.T @ total, d.T @ both, d.sum(0), None, None
+        x, s, W, P, stays, out, length = ctx.saved_tensors
+        of_x, of_s, of_W, of_P, of_bias = torch.empty_like(x), torch.empty_like(s), torch.zeros_like(W), torch.zeros_like(P), W.new_zeros(len(W))
+        for rows in _blocks(x):
+            g, own, sent, unit = gradients[0][rows], x[rows], s[rows], out[rows]
+            d = torch.addcmul(g, unit, (g * unit).sum(1, keepdim=True), value=-1.0).div_(length[rows])
+            if stays is not None:
+                d.mul_(stays[rows])
+            # the slope shows in the sign of what came out; where nothing was kept it does not matter
+            d = torch.ops.aten.leaky_relu_backward(d, unit, ctx.slope, True)
+            of_total, of_both = d @ W, d @ P
+            torch.addcmul(of_total, of_both, sent, out=of_x[rows])
+            torch.addcmul(of_total, of_both, own, out=of_s[rows])
+            of_W.addmm_(d.T, sent + own)
+            of_P.addmm_(d.T, sent * own)
+            of_bias += d.sum(0)
+        return of_x, of_s, of_W, of_P, of_bias, None, None
+
+
+BLOCK = 1 << 18
+"""Numbers of a block of rows that lie in the cache several times over."""
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    size = max(1, BLOCK // x.shape[1]) if x.device.type == "cpu" else max(len(x), 1)
+    return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
 def bilinear_layer(x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, *, slope: float, dropout: float) -> Tensor:
