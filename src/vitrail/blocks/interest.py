@@ -132,7 +132,9 @@ class TargetAttention(nn.Module):
                 weights = torch.softmax(scores.masked_fill(~mask[:, :, None], FAR), dim=1) * mask[:, :, None]
             else:
                 weights = (torch.relu(scores) if self.weights == "relu" else scores) * mask[:, :, None]
-        return (keys.unflatten(2, (self.heads, -1)) * weights[:, :, :, None]).sum(1).flatten(1)
+        values = self.of_value(keys) if self.inner else keys
+        summed = (values.unflatten(2, (self.heads, -1)) * weights[:, :, :, None]).sum(1).flatten(1)
+        return self.out(summed) if self.inner else summed
 
     def weigh(self, query: Tensor, events: Tensor, mask: Tensor, rows: Tensor, full: bool) -> Tensor:
         """(E, heads) weights of the events; `full`: there is no padding."""

@@ -21,7 +21,7 @@ class QuadraticNet(nn.Module):
 
     def product(self, layer: int, x: Tensor) -> Tensor:
         """x (B, D) -> (B, D), the quadratic part of a layer"""
-        return x * self.drop(self.maps[layer](x)).view(len(x), self.rows, -1).sum(1)  # type: ignore[no-any-return]
+        return x * self.drop(self.maps[layer](x)).unflatten(1, (self.rows, -1)).sum(1)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, D) -> (B, D)"""

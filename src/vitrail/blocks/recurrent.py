@@ -12,6 +12,8 @@ Cell = Literal["augru", "augru_released", "agru", "aigru", "gru"]
 
 def padded(events: Tensor, mask: Tensor) -> Tensor:
     """events (E, H) in the order in which `mask` (B, T) has them -> (B, T, H), 0 elsewhere"""
+    if torch.onnx.is_in_onnx_export():
+        return events.new_zeros((*mask.shape, events.shape[1])).masked_scatter(mask[:, :, None], events)
     flat = events.new_zeros(mask.numel(), events.shape[1])
     return flat.index_copy(0, mask.flatten().nonzero().squeeze(1), events).view(*mask.shape, -1)
 
@@ -32,7 +34,7 @@ class AttentionGRU(nn.Module):
     def forward(self, events: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
         """events (B, T, H) left-aligned, mask (B, T), weights (B, T) -> (B, H) the state after the last event of each row; 0 for an empty row"""
         inputs = self.of_input(events * weights[..., None] if self.cell == "aigru" else events)
-        state = events.new_zeros(len(events), events.shape[2])
+        state = events.new_zeros(events.shape[0], events.shape[2])
         for t in range(events.shape[1]):
             state = torch.where(mask[:, t, None], self.step(inputs[:, t], state, weights[:, t, None]), state)
         return state

@@ -84,8 +84,8 @@ class RLMRec(Hosted):
         c = self.config
         if c.form == "generative":
             hidden = self.choose()
-            x = torch.cat([self.host.users, self.host.items]).index_put((hidden,), self.token)  # type: ignore[list-item]
-            users, items = x.split([len(self.host.users), len(self.host.items)])  # type: ignore[arg-type]
+            tables: list[Tensor] = [self.host.get_parameter(name) for name in ("users", "items")]
+            users, items = torch.cat(tables).index_put((hidden,), self.token).split([len(table) for table in tables])
             value: Tensor = functional_call(self, {"host.users": users, "host.items": items}, (batch, hidden))
         else:
             value = self(batch, None)

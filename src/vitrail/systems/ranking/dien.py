@@ -6,7 +6,7 @@ benchmarks/rank_pairs.py makes them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from vitrail.systems.history_ranker import HistoryRanker
 @system("dien", stage="rank", family="ranking", paper="1809.03672", year=2019, status="works")
 class DIEN(HistoryRanker):
     """How the interest in the target came about, event after event."""
+
+    unrolled: ClassVar[bool] = True
 
     class Config(HistoryRanker.Config):
         """Settings of dien."""

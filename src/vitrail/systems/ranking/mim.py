@@ -59,7 +59,7 @@ class MIM(HistoryRanker):
     def histogram(self, cosines: Tensor, mask: Tensor) -> Tensor:
         """cosines (B, T), mask (B, T) -> (B, buckets) log(1 + how many lie in each), those below 0 in the first"""
         places = (cosines * self.config.buckets).long().clamp(0, self.config.buckets - 1)
-        return torch.log1p(cosines.new_zeros(len(cosines), self.config.buckets).scatter_add(1, places, mask.to(cosines.dtype)))
+        return torch.log1p(cosines.new_zeros(cosines.shape[0], self.config.buckets).scatter_add(1, places, mask.to(cosines.dtype)))
 
     def seen(self, items: Tensor) -> Tensor:
         """Item codes (...) -> (..., A) tuned content of length 1; 0 where there is none"""
@@ -76,7 +76,7 @@ class MIM(HistoryRanker):
         seen, past = F.embedding(of_target, content), F.embedding(of_events, content)
         row = batch.mask.nonzero()[:, 0]
         cosines = seen.new_zeros(batch.mask.shape).masked_scatter(batch.mask, (seen[row] * past).sum(1))
-        has = torch.zeros_like(batch.mask).masked_scatter(batch.mask, past.any(1)) & seen.any(1)[:, None]
+        has = torch.zeros_like(batch.mask).masked_scatter(batch.mask, (past != 0).any(1)) & (seen != 0).any(1)[:, None]
         guided = torch.einsum("bt,bth->bh", shares(cosines / self.config.temperature, has), padded(events, batch.mask))
         both = torch.cat([target, seen], dim=1)
         interest = self.attention.packed(both, torch.cat([events, past], dim=1), batch.mask)

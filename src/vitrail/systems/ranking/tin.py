@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from vitrail.blocks.interact import linear
@@ -54,4 +53,4 @@ class TIN(HistoryRanker):
         timed = batch.times is not None and batch.now is not None
         times, now = (batch.times[batch.mask], batch.now[row]) if timed else (None, None)  # type: ignore[index]
         ids = self.ago.ids(place, batch.mask.sum(1)[row], times, now)
-        return target + self.ago(torch.zeros_like(ids[:1])), events + self.ago(ids)
+        return target + self.ago(ids.new_zeros(1)), events + self.ago(ids)
