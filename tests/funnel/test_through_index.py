@@ -27,7 +27,7 @@ def fitted(request, data, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["exact", "ivf"])
 def through(fitted, request):
-    return fitted.with_index(index_of(fitted, kind=request.param, recall=1.0))
+    return fitted.with_index(index_of(fitted, kind=request.param, recall=1.0, k=SIDE))
 
 
 def test_tables_and_answers_are_the_same(fitted, through):
@@ -83,7 +83,7 @@ def test_an_index_of_something_else_is_refused(fitted, data, tmp_path):
 
 
 def test_an_index_travels_by_disk(fitted, tmp_path):
-    index = index_of(fitted, kind="ivf", recall=1.0)
+    index = index_of(fitted, kind="ivf", recall=1.0, k=SIDE)
     assert type(index) is AnnIndex and index.stats()["source"] and "colour" in index.stats()["attributes"]
     index.save(tmp_path / "index")
     again = fitted.with_index(open_index(tmp_path / "index"))
@@ -98,6 +98,9 @@ def test_a_remote_engine_gets_ids_for_a_condition(fitted):
 
         def __init__(self, index):
             self.index, self.dim, self.asked = index, index.dim, None
+
+        def __len__(self):
+            return len(self.index)
 
         def stats(self):
             return {}

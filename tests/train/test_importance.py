@@ -56,7 +56,7 @@ def test_attributes_content_and_histories_count_and_the_ranker_stays_as_it_was(n
 
 def test_the_verb_says_what_fields_are_worth(tmp_path):
     data = impressions(tmp_path / "data")
-    write_vectors(data.path, "text", np.eye(16, dtype=np.float32), data.items["item"].to_list(), encoder="hand")
+    write_vectors(data.path, "text", np.eye(16, dtype=np.float32), data.items["item"].to_list(), encoder="hand", overwrite=True)
     fit("fm", Dataset(data.path), out=tmp_path / "run", settings=settings_of("fm", vectors=["text"], epochs=3), quiet=True)
     evaluation = evaluate_run(tmp_path / "run", part="valid", importance=True)
     assert {"affinity:colour", "colour", "text", "history"} <= evaluation.importance.keys()

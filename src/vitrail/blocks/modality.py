@@ -123,7 +123,7 @@ class UnitStore(nn.Module):
     def __init__(self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
         """vectors name -> (N, width) float32 or int8, masks name -> (N,)"""
         super().__init__()
-        self.kinds, self.width = len(vectors), sum(values.shape[1] for values in vectors.values())
+        self.names, self.kinds, self.width = tuple(vectors), len(vectors), sum(values.shape[1] for values in vectors.values())
         lengths = {name: torch.cat([block.float().norm(dim=1) for block in values.split(1 << 16)]) for name, values in vectors.items()}
         there = {name: masks[name] & (length > 0) for name, length in lengths.items()}
         kinds = torch.stack(list(there.values())).sum(0).clamp(min=1)

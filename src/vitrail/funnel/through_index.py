@@ -79,8 +79,16 @@ class ThroughIndex:
         queries = queries.cpu()
         wanted = min(max(width + most, SHORTLIST) if self.narrow else width + most, max(len(r.item_ids), 1))
         short = r.model.finish(queries[:, : self.index.dim]) if self.narrow else queries  # type: ignore[operator]
-        hits = self.index.search(short, wanted, None if allowed is None else self._filter(condition, allowed))
-        found = torch.from_numpy(r.item_ids.encode(hits.ids.ravel().tolist()).reshape(hits.ids.shape))
+        passes = None if allowed is None else self._filter(condition, allowed)
+        least = wanted
+        while True:
+            hits = self.index.search(short, wanted, passes)
+            found = torch.from_numpy(r.item_ids.encode(hits.ids.ravel().tolist()).reshape(hits.ids.shape))
+            # items that the index gained after the fit stand in the places of known ones
+            strangers = torch.from_numpy(np.isfinite(hits.scores)) & (found < 0)
+            if wanted >= len(self.index) or not bool((strangers.any(1) & ((found >= 0).sum(1) < least)).any()):
+                break
+            wanted = min(2 * wanted, len(self.index))
         scores = torch.from_numpy(hits.scores)
         if self.narrow:
             table = r.model.item_vectors()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vitrail.blocks.features import ContentFields, FeatureEmbedding
+from vitrail.blocks.modality import UnitStore
 from vitrail.data.batchers_rows import in_order
 from vitrail.data.fields import Catalogue, Field
 from vitrail.data.impressions import Rows
@@ -104,8 +105,8 @@ def _show(model: Ranker, source: Any, catalogue: Catalogue) -> None:
 def _moved_content(model: Ranker, name: str, rng: np.random.Generator) -> Iterator[None]:
     """The content vectors of a name among items in other places."""
     order = torch.from_numpy(rng.permutation(model.sizes.items))
-    kept: dict[str, Any] | None = getattr(model, "content", None)  # of a ranker that reads them itself
-    if kept is not None and name in kept:
+    kept = getattr(model, "content", None)  # of a ranker that reads them itself
+    if isinstance(kept, dict) and name in kept:
         before = kept[name]
         kept[name] = (before[0][order], before[1][order])
         try:
@@ -113,14 +114,14 @@ def _moved_content(model: Ranker, name: str, rng: np.random.Generator) -> Iterat
         finally:
             kept[name] = before
         return
-    place = next((part.names.index(name) for part in model.modules() if isinstance(part, ContentFields) and name in part.names), None)
-    if place is None:
-        yield
-        return
-    part = next(part for part in model.modules() if isinstance(part, ContentFields))
-    moved = {key: part.get_buffer(key)[order.to(model.device)] for key in (f"values_{place}", f"mask_{place}")}
-    with _exchanged(model, ContentFields, moved):
-        yield
+    for kind, parts in ((ContentFields, ("values", "mask")), (UnitStore, ("values", "scale"))):
+        part = next((part for part in model.modules() if isinstance(part, kind) and name in part.names), None)
+        if part is not None:
+            keys = [f"{key}_{part.names.index(name)}" for key in parts]
+            with _exchanged(model, kind, {key: part.get_buffer(key)[order.to(model.device)] for key in keys}):
+                yield
+            return
+    yield
 
 
 @contextmanager

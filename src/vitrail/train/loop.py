@@ -148,10 +148,10 @@ def train(
             progress.epoch, progress.step, progress.loss_sum = epoch + 1, 0, 0.0
             checkpoint()
         progress.finished = not progress.cut
-    if progress.cut and best is None and validate:  # stopped before the first validation: what there is, is measured
-        progress.best_value, progress.best_epoch, best = validate(model), progress.epoch + 1, snapshot(model)
     if checkpoints and rank == 0:
         checkpoint(now=True)
+    if progress.cut and best is None and validate:  # stopped before the first validation: what there is, is measured, and no resumed run knows it
+        progress.best_value, progress.best_epoch, best = validate(model), progress.epoch + 1, snapshot(model)
     if best is not None:
         model.load_state_dict(best)
     return Trained(progress, resumed)

@@ -35,7 +35,7 @@ class DCCF(Graph, IdTables):
     needs = Needs(given=("interactions",))
     can: ClassVar[Can] = Can(new_users=True)
     space: ClassVar[dict[str, Any]] = {"contrast": {"low": 1e-3, "high": 1.0, "log": True}}
-    toy: ClassVar[dict[str, Any]] = {"intents": 8, "contrast": 0.01, "epochs": 12}
+    toy: ClassVar[dict[str, Any]] = {"intents": 8, "contrast": 0.01, "epochs": 12, "lr": 0.05}
 
     class Config(Graph.Config, IdSettings):
         """Settings of dccf."""

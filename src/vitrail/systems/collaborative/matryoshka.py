@@ -2,7 +2,8 @@
 classes are items, whose own vectors are the one head of all widths (its efficient form, MRL-E, without a bias), and each prefix is brought to length 1
 after it is cut. This is the plain pair of id towers under that loss; any two-tower, graph or next-item system has it as the setting `nested`
 (`vitrail fit sasrec --set nested=[8,16,32,64]`). Losses are summed, not averaged, as in the paper. Users never seen are not answered. Served at any
-width: `load(RUN, dim=16)`, or `vitrail index build RUN --dim 16`, through which a shortlist is found that the full vectors rank (docs/nested.md)."""
+width: `load(RUN, dim=16)`, or `vitrail index build RUN --dim 16`, through which a shortlist is found that the full vectors rank (docs/nested.md).
+Numbers: none yet."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Sheaf4Rec(Graph, IdTables):
 
     needs = Needs(given=("interactions",))
     can: ClassVar[Can] = Can(new_users=True)
-    toy: ClassVar[dict[str, Any]] = {"layers": 2, "epochs": 25}
+    toy: ClassVar[dict[str, Any]] = {"layers": 2, "epochs": 25, "lr": 0.05}
 
     class Config(Graph.Config, IdSettings):
         """Settings of sheaf4rec."""

@@ -2,7 +2,8 @@
 of `history` training items, drawn anew for each example and never the one that is asked for, which stands for the paper's diversified profiles and
 cannot leak. The encoder is MiniLM unless named otherwise (the paper's is RoBERTa over six domains). An epoch has an example an event, not a user. The
 negatives of other processes are not gathered. The head is kept when it answers, as in the authors' code; `pooling=mean, head=none` start where the
-encoder stands, without a step of training. A history is a user, an item is its words: both may be new."""
+encoder stands, without a step of training. A history is a user, an item is its words: both may be new.
+Numbers: none yet."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 set are read, and a kind that an item lacks is zeros. Differs: the recurrence has the width D and its feed-forward net too, every map square, as the
 paper draws it; sequences are left-aligned, so no mask is carried through the scan, and the original's extra target on padding is left out; Adam's eps
 is the library's. Seen items are masked by the protocol, not as in the original, which masks none. An item is its content alone, so items that nobody
-has met are answered. Served at any width of `dim` halved down to `smallest` (docs/nested.md)."""
+has met are answered. Served at any width of `dim` halved down to `smallest` (docs/nested.md).
+Numbers: none yet."""
 
 from __future__ import annotations
 

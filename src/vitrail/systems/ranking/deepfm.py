@@ -1,5 +1,6 @@
 """DeepFM. Guo et al., IJCAI 2017, arXiv:1703.04247. A factorization machine and an MLP over the same vectors, added. Differs: the history is read too, as
-one more field a field of the item (the mean of its events)."""
+one more field a field of the item (the mean of its events).
+Numbers: none yet."""
 
 from __future__ import annotations
 

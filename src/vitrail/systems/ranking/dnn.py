@@ -1,5 +1,6 @@
 """An MLP over the vectors of all fields: the deep half of Wide & Deep (Cheng et al., DLRS 2016, arXiv:1606.07792) and the baseline that tuned click-through
-benchmarks (BARS) find hard to beat. Differs: the history is read too, as one more field a field of the item (the mean of its events)."""
+benchmarks (BARS) find hard to beat. Differs: the history is read too, as one more field a field of the item (the mean of its events).
+Numbers: none yet."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Factorization machine. Rendle, ICDM 2010. A bias, a weight a code, and the dot product of each pair of fields, in linear time. Of a field with several
 values the mean vector is one field: pairs inside it are not counted. Differs from the paper: Adam in place of SGD and ALS; the history is read too, as the
-mean of its events, with the vectors of the items."""
+mean of its events, with the vectors of the items.
+Numbers: none yet."""
 
 from __future__ import annotations
 

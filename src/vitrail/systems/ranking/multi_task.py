@@ -2,7 +2,8 @@
 SIGIR 2018, arXiv:1804.07931) as settings. Objectives are conditions over columns of the impressions, which then are no features; `clicked` is always one. What
 candidates are ordered by is a declared value: the product of the chances to declared powers, or the sum of their log odds with declared weights. Where an
 objective is not known of a row (the column is empty), the row does not count for it. Differs from the public ports: gates are plain linear maps without batch
-normalisation; the history is read too, as one more field a field of the item (the mean of its events)."""
+normalisation; the history is read too, as one more field a field of the item (the mean of its events).
+Numbers: none yet."""
 
 from __future__ import annotations
 
