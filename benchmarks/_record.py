@@ -36,12 +36,17 @@ def load() -> list[float]:
     return [round(value, 2) for value in os.getloadavg()]
 
 
+def _told(words: list[str]) -> list[str]:
+    """The options, without the places of one machine: whoever repeats it has others."""
+    return [word for before, word in zip(["", *words], words, strict=False) if "--work" not in (before, word)]
+
+
 def save(name: str, results: dict[str, Any], goals: Sequence[dict[str, Any]], *, before: list[float], settings: dict[str, Any] | None = None) -> int:
     """Write benchmarks/results/<name>.json, print the goals; returns 0 where all are met, else 1."""
     report = examine()
     record = {
         "name": name,
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_told(sys.argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": report["machine"] | {"memory_gib": report["memory"]["total_gib"], "threads": report["compute"]["threads"], "gpu": report["compute"]["gpu"]},
         "versions": report["versions"],
