@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from worlds import plain_log
 
 from vitrail.blocks.graph import bipartite_adjacency
 from vitrail.data.batchers import PairBatcher
@@ -19,12 +20,6 @@ HAND = Log(np.array([0, 2, 3]), np.array([0, 1, 1], dtype=np.int32), 2)
 def make(cls, log, **settings):
     torch.manual_seed(0)
     return cls(cls.Config(**settings), Sizes(log.n_users, log.n_items), Given.of(log, cls.needs))
-
-
-def random_log(users=20, items=15, seed=0):
-    have = np.random.default_rng(seed).random((users, items)) < 0.3
-    have[0] = False  # a user without an event
-    return Log(np.concatenate([[0], np.cumsum(have.sum(1))]), np.nonzero(have)[1].astype(np.int32), items)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +42,13 @@ def test_spectrum():
 
 
 def test_a_node_without_edges_has_a_zero_row():
-    log = random_log()
+    log = plain_log()
     A = bipartite_adjacency(torch.from_numpy(log.indptr), torch.from_numpy(log.items), log.n_items).to_dense()
     assert not A[0].any() and not A.isnan().any()
 
 
 def test_no_layers_is_bpr_mf_exactly():
-    log = random_log()
+    log = plain_log()
     models = [make(cls, log, dim=4, epochs=3, batch=16, **extra) for cls, extra in ((LightGCN, {"layers": 0}), (BPRMF, {}))]
     curves = [[r["loss"] for r in train(m, log, m.config, seed=3, validate=None).progress.curve] for m in models]
     assert curves[0] == curves[1]
@@ -61,7 +56,7 @@ def test_no_layers_is_bpr_mf_exactly():
 
 
 def test_relabelling_permutes_the_scores():
-    log = random_log()
+    log = plain_log()
     users, items = np.random.default_rng(1).permutation(log.n_users), np.random.default_rng(2).permutation(log.n_items)
     X = log.matrix().toarray()[users][:, items]
     other = Log(np.concatenate([[0], np.cumsum(X.sum(1))]).astype(np.int64), np.nonzero(X)[1].astype(np.int32), log.n_items)
@@ -74,7 +69,7 @@ def test_relabelling_permutes_the_scores():
 
 
 def test_gradient_through_the_graph_equals_dense_autograd():
-    log = random_log()
+    log = plain_log()
     model = make(LightGCN, log, dim=3, layers=2)
     batch = next(PairBatcher(log, 32, 1, seed=0).epoch(0))
     model.loss(batch).backward()
@@ -90,7 +85,7 @@ def test_gradient_through_the_graph_equals_dense_autograd():
 
 
 def test_folding_in_a_known_history_points_where_layers_above_zero_point():
-    log = random_log()
+    log = plain_log()
     model = make(LightGCN, log, dim=8, layers=2).eval()
     with torch.no_grad():
         model.prepare()
@@ -106,7 +101,7 @@ def test_folding_in_a_known_history_points_where_layers_above_zero_point():
 
 
 def test_the_sum_of_layers_is_their_mean_times_their_number():
-    log = random_log()
+    log = plain_log()
     mean, total = (make(LightGCN, log, dim=4, layers=2, readout=readout).eval() for readout in ("mean", "sum"))
     torch.testing.assert_close(torch.cat(total.nodes()), 3 * torch.cat(mean.nodes()))
     with torch.no_grad():
@@ -116,7 +111,7 @@ def test_the_sum_of_layers_is_their_mean_times_their_number():
 
 
 def test_edges_are_left_out_in_training_alone_and_the_others_count_for_them():
-    log = random_log()
+    log = plain_log()
     model, whole = make(LightGCN, log, dim=4, layers=2, edge_drop=0.4), make(LightGCN, log, dim=4, layers=2)
     assert torch.equal(torch.cat(model.eval().nodes()), torch.cat(whole.nodes()))
     model.train()

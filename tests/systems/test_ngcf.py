@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from worlds import plain_log
 
 from vitrail.data.batchers import PairBatcher
 from vitrail.data.batches import Sets
@@ -21,12 +22,6 @@ def make(cls=NGCF, log=HAND, **settings):
     return cls(cls.Config(**settings), Sizes(log.n_users, log.n_items), Given.of(log, cls.needs))
 
 
-def random_log(users=20, items=15, seed=0):
-    have = np.random.default_rng(seed).random((users, items)) < 0.3
-    have[0] = False  # a user without an event
-    return Log(np.concatenate([[0], np.cumsum(have.sum(1))]), np.nonzero(have)[1].astype(np.int32), items)
-
-
 def test_by_hand():
     model = make(dim=1, layers=1, propagation="ngcf").eval()
     with torch.no_grad():
@@ -42,7 +37,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_gathered_equals_the_dense_matrix(kind):
-    log = random_log()
+    log = plain_log()
     model = make(log=log, dim=4, propagation=kind)
     R = log.matrix().toarray()
     A = np.block([[np.zeros((20, 20)), R], [R.T, np.zeros((15, 15))]])
@@ -59,7 +54,7 @@ def test_what_is_gathered_equals_the_dense_matrix(kind):
 
 
 def test_without_weights_and_activation_it_is_lightgcn(monkeypatch):
-    log = random_log()
+    log = plain_log()
     model, light = make(log=log, dim=4, layers=2, propagation="symmetric", dropout=0.0).eval(), make(LightGCN, log, dim=4, layers=2)
     with torch.no_grad():
         light.users.copy_(model.users)
@@ -75,7 +70,7 @@ def test_without_weights_and_activation_it_is_lightgcn(monkeypatch):
 
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_readout_has_rows_of_length_one_after_the_first_block(form):
-    log = random_log()
+    log = plain_log()
     model = make(log=log, dim=4, layers=3, form=form).eval()
     users, items = model.nodes()
     assert users.shape == (20, 16) and items.shape == (15, 16)
@@ -86,7 +81,7 @@ def test_readout_has_rows_of_length_one_after_the_first_block(form):
 
 def test_the_paper_feeds_the_unit_vector_on_and_the_code_does_not():
     for form, same in (("paper", True), ("code", False)):
-        inner, answers = make(log=random_log(), dim=4, layers=2, form=form).eval()._passes()
+        inner, answers = make(log=plain_log(), dim=4, layers=2, form=form).eval()._passes()
         assert torch.allclose(inner[1], answers[:, 4:8]) is same
 
 
@@ -97,7 +92,7 @@ def test_biases_start_as_the_authors_draw_them_and_at_zero_in_the_papers_equatio
 
 
 def test_without_dropout_training_scores_are_the_answers():
-    log = random_log()
+    log = plain_log()
     model = make(log=log, dim=4, dropout=0.0)
     train = torch.cat(model.train().nodes())
     assert torch.equal(train, torch.cat(model.eval().nodes()))
@@ -105,7 +100,7 @@ def test_without_dropout_training_scores_are_the_answers():
 
 
 def test_gradient_equals_dense_autograd():
-    log = random_log()
+    log = plain_log()
     model = make(log=log, dim=3, layers=2, dropout=0.0)
     batch = next(PairBatcher(log, 32, 1, seed=0).epoch(0))
     model.loss(batch).backward()
@@ -126,7 +121,7 @@ def test_gradient_equals_dense_autograd():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_user_whose_own_vector_is_zero_is_what_the_history_gives(kind):
-    log = random_log()
+    log = plain_log()
     model = make(log=log, dim=4, layers=1, propagation=kind).eval()
     with torch.no_grad():
         model.users[3] = 0

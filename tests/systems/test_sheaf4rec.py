@@ -3,21 +3,14 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from worlds import plain_log
 
 from vitrail.blocks.edges import Edges
 from vitrail.data.batches import Sets
-from vitrail.data.log import Log
 from vitrail.systems.base import Given, Sizes
 from vitrail.systems.collaborative.sheaf4rec import Sheaf4Rec, laplacian
 
-
-def random_log(users=20, items=15, seed=0):
-    have = np.random.default_rng(seed).random((users, items)) < 0.3
-    have[0] = False  # a user without an event
-    return Log(np.concatenate([[0], np.cumsum(have.sum(1))]), np.nonzero(have)[1].astype(np.int32), items)
-
-
-LOG = random_log()
+LOG = plain_log()
 
 
 def make(log=LOG, **settings):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from worlds import plain_log
 
 from vitrail.blocks.graph import nudge
 from vitrail.data.batches import Sets
@@ -14,14 +15,7 @@ from vitrail.systems.collaborative.lightgcn import LightGCN
 from vitrail.systems.collaborative.simgcl import SimGCL
 from vitrail.train.loop import train
 
-
-def random_log(users=30, items=20, seed=0):
-    have = np.random.default_rng(seed).random((users, items)) < 0.3
-    have[0] = False
-    return Log(np.concatenate([[0], np.cumsum(have.sum(1))]), np.nonzero(have)[1].astype(np.int32), items)
-
-
-LOG = random_log()
+LOG = plain_log(30, 20)
 
 
 def make(cls=SimGCL, **settings):

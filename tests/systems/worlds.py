@@ -26,6 +26,13 @@ def random_log(seed: int = 0, cold: int | None = None, items: int = ITEMS) -> Lo
     return Log(np.concatenate([[0], np.cumsum(have.sum(1))]), np.nonzero(have)[1].astype(np.int32), items)
 
 
+def plain_log(users: int = 20, items: int = 15, seed: int = 0) -> Log:
+    """User 0 has nothing, the others about a third."""
+    have = np.random.default_rng(seed).random((users, items)) < 0.3
+    have[0] = False
+    return Log(np.concatenate([[0], np.cumsum(have.sum(1))]), np.nonzero(have)[1].astype(np.int32), items)
+
+
 def facts(log: Log, lacking: dict[str, int] | None = None) -> Given:
     """Random content of both kinds; `lacking` says which item has none of a kind."""
     rng = np.random.default_rng(1)

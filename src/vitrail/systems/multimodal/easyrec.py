@@ -2,8 +2,7 @@
 of `history` training items, drawn anew for each example and never the one that is asked for, which stands for the paper's diversified profiles and
 cannot leak. The encoder is MiniLM unless named otherwise (the paper's is RoBERTa over six domains). An epoch has an example an event, not a user. The
 negatives of other processes are not gathered. The head is kept when it answers, as in the authors' code; `pooling=mean, head=none` start where the
-encoder stands, without a step of training. A history is a user, an item is its words: both may be new.
-Numbers: none yet."""
+encoder stands, without a step of training. A history is a user, an item is its words: both may be new. Numbers: none yet."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.loss import info_nce_against
-from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from vitrail.content.tunable import SCRATCH, Scratch, Tunable, Tuned, WordHead, collated, hide_words
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
@@ -64,8 +63,6 @@ class EasyRec(Factors):
         """Learning rate of Adam."""
         schedule: Literal["constant", "linear", "cosine"] = "linear"
         """How the learning rate falls to 0 over all epochs."""
-        warmup: NonNegativeInt = 0
-        """Steps in which the learning rate rises from 0."""
         batch: PositiveInt = 256
         """Pairs a step."""
         epochs: PositiveInt = 25
@@ -79,8 +76,7 @@ class EasyRec(Factors):
 
     def build(self, config: Any, sizes: Sizes, given: Given) -> None:
         assert given.indptr is not None and given.items is not None
-        scratch = config.encoder == SCRATCH
-        self.encoder: Tunable = Scratch(config.width, config.layers, config.length + 2) if scratch else Tuned(config.encoder)
+        self.encoder: Tunable = Scratch(config.width, config.layers, config.length + 2) if config.encoder == SCRATCH else Tuned(config.encoder)
         self.head = nn.Linear(self.encoder.dim, self.encoder.dim) if config.head == "tanh" else None
         self.guess = WordHead(self.encoder.dim, len(self.encoder.words())) if config.words else None
         read = self.encoder.tokenize(read_texts({name: values.numpy() for name, values in given.tables.items()}), config.length)
@@ -137,13 +133,16 @@ class EasyRec(Factors):
     def prepare(self) -> None:
         self._items = self.encoded(self.tokens).detach()
 
-    def query_vectors(self, histories: Sets) -> Tensor:
+    def told(self, histories: Sets) -> Tensor:
+        """B histories -> (B, L) the words of the newest items of each"""
         newest = histories.to(self._items.device).last(self.config.history)
-        return self.encoded(self.profile(newest.items, newest.mask))
+        return self.profile(newest.items, newest.mask)
+
+    def query_vectors(self, histories: Sets) -> Tensor:
+        return self.encoded(self.told(histories))
 
     def answerable(self, histories: Sets) -> Tensor:
-        newest = histories.to(self._items.device).last(self.config.history)
-        return (self.profile(newest.items, newest.mask) >= 0).any(1)
+        return (self.told(histories) >= 0).any(1)
 
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
