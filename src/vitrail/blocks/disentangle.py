@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.blocks.drop import dropout
+
 
 class Prototypes(nn.Module):
     """Rows of weights over N things -> K parts (D), by what of each row belongs to each prototype; and back."""
@@ -32,13 +34,13 @@ class Prototypes(nn.Module):
             logits = logits - torch.empty_like(logits).exponential_().log()
         return logits.log_softmax(1)
 
-    def encode(self, x: Tensor, belonging: Tensor, dropout: float, smooth: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """x (B, N), log shares (N, K), dropout (0 outside training), what x is smoothed by -> code (B, K, D), of length 1, and log variances (B, K, D)."""
+    def encode(self, x: Tensor, belonging: Tensor, rate: float, smooth: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """x (B, N), log shares (N, K), rate of dropout, what x is smoothed by -> code (B, K, D), of length 1, and log variances (B, K, D)."""
         codes, variances = [], []
         for share in belonging.exp().T:
             part = F.normalize(x * share, dim=1)
             part = part if smooth is None else (smooth(part) + part) / 2
-            mean, logvar = (F.dropout(part, dropout) @ self.read + self.shift).chunk(2, 1)
+            mean, logvar = (dropout(part, rate) @ self.read + self.shift).chunk(2, 1)
             code, logvar = F.normalize(mean, dim=1), -logvar
             if self.training:
                 code = F.normalize(code + self.noise * torch.randn_like(code) * torch.exp(logvar / 2), dim=1)

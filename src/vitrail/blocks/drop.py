@@ -18,6 +18,11 @@ def kept(x: Tensor, rate: float) -> Tensor:
     return torch.from_numpy(stays).view(x.shape).to(x.dtype).mul_(1 / (1 - rate))
 
 
+def dropout(x: Tensor, rate: float) -> Tensor:
+    """x (...) -> x with numbers set to 0 with chance `rate`, the others over 1 - rate."""
+    return x * kept(x, rate) if rate else x
+
+
 class Dropout(nn.Module):
     """x (...) -> x with numbers set to 0 with chance `rate` in training, the others over 1 - rate; x itself elsewhere."""
 
@@ -26,4 +31,4 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * kept(x, self.rate) if self.training and self.rate else x
+        return dropout(x, self.rate) if self.training else x

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.blocks.activation import Activation, activation
+from vitrail.blocks.drop import Dropout
 
 
 class Tower(nn.Module):
@@ -28,7 +29,7 @@ class Tower(nn.Module):
                 layers.append(nn.BatchNorm1d(b))
             layers.append(activation(act, b))
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
         self.width = hidden[-1] if hidden else width
         if out is not None:
             layers.append(linear(self.width, out))
@@ -119,7 +120,7 @@ class FieldAttention(nn.Module):
         released = variant == "released"
         self.q, self.k, self.v = (nn.Linear(width, out, bias=released) for _ in range(3))
         self.residual = nn.Linear(width, out, bias=released) if residual else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(out, eps=1e-8) if released else None
         for layer in (self.q, self.k, self.v, self.residual):
             if layer is not None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.activation import Activation, activation
+from vitrail.blocks.drop import Dropout
 from vitrail.blocks.interact import Tower, linear
 
 Scorer = Literal["mlp", "dot", "bilinear", "multihead", "mean"]
@@ -33,7 +34,7 @@ class PairScorer(nn.Module):
         super().__init__()
         self.first = linear(4 * width, hidden[0])
         self.act = activation(act, hidden[0])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.rest = Tower(hidden[0], hidden[1:], act, dropout=dropout, out=1)
 
     def forward(self, query: Tensor, keys: Tensor, rows: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.fft import dct
 from torch import Tensor, nn
 
-from vitrail.blocks.embed import bag
+from vitrail.blocks.embed import bag, rows
 
 
 class Modalities(nn.Module):
@@ -41,8 +41,11 @@ class Modalities(nn.Module):
     def forward(self, place: int, items: Tensor | None = None) -> Tensor:
         """Item codes (...,), or none for all (N,) -> (..., D); meaningless where an item lacks this kind."""
         values: Tensor = getattr(self, f"values_{place}")
-        projected: Tensor = self.maps[place](values if items is None else F.embedding(items, values))
-        return projected
+        if items is None or items.numel() > len(values):  # a batch may name more rows than there are
+            projected: Tensor = self.maps[place](values)
+            return projected if items is None else rows(projected, items)
+        picked: Tensor = self.maps[place](rows(values, items))
+        return picked
 
 
 def projector(width: int, dim: int, hidden: int = 0) -> nn.Module:

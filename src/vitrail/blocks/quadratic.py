@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vitrail.blocks.drop import Dropout
+
 
 class QuadraticNet(nn.Module):
     """x_{l+1} = x_l + Dropout(PReLU(Norm(x_l * sum over r of (W_r x_l + b_r)))).
@@ -17,7 +19,7 @@ class QuadraticNet(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(width, rows * width) for _ in range(layers))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) if norm else nn.Identity() for _ in range(layers))
         self.acts = nn.ModuleList(nn.PReLU() for _ in range(layers))
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def product(self, layer: int, x: Tensor) -> Tensor:
         """x (B, D) -> (B, D), the quadratic part of a layer"""

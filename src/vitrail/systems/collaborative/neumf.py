@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitrail.blocks.drop import Dropout
 from vitrail.blocks.embed import rows, table
 from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
@@ -62,7 +63,7 @@ class NeuMF(PairScorer):
         self.users, self.items = (table(n, c.dim, "normal", c.init_scale) for n in (sizes.users, sizes.items))
         self.tower_users, self.tower_items = (table(n, half, "normal", c.init_scale) for n in (sizes.users, sizes.items))
         self.tower = nn.ModuleList(nn.Linear(a, b) for a, b in zip(c.layers, c.layers[1:], strict=False))
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
         self.product_out, self.tower_out = nn.Linear(c.dim, 1), nn.Linear(c.layers[-1], 1)
         for out in (self.product_out, self.tower_out):
             bound = (3 / out.in_features) ** 0.5  # LeCun uniform

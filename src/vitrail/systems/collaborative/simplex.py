@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.blocks.drop import dropout
 from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, PositiveInt, Rate, Share
 from vitrail.data.batches import Pairs, Sets
@@ -88,7 +89,7 @@ class SimpleX(TwoTower, IdTables):
         """(B, D) vectors of users from their own vectors (B, D) and their histories (B, T)."""
         gamma = self.config.gamma
         fused = own if gamma == 1 else gamma * own + (1 - gamma) * self.out(self.pool(items, mask, own))
-        return F.dropout(fused, self.config.dropout, self.training)
+        return dropout(fused, self.config.dropout) if self.training else fused
 
     def user(self, users: Tensor) -> Tensor:
         own = F.embedding(users, self.users)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.blocks.drop import dropout
+from vitrail.blocks.embed import rows
 from vitrail.blocks.graph import mean_of_layers
 from vitrail.blocks.loss import emb_loss
 from vitrail.blocks.modality import Modalities, mean_where
@@ -79,11 +81,11 @@ class BM3(Factors, IdTables):
 
     def target(self, vectors: Tensor) -> Tensor:
         """The view that is looked at and not moved: without gradient, dropped out."""
-        return F.dropout(vectors.detach(), self.config.dropout)
+        return dropout(vectors.detach(), self.config.dropout)
 
     def loss(self, batch: Pairs) -> Tensor:
         c, (users, items) = self.config, self.nodes()
-        u, i = F.embedding(batch.users, users), F.embedding(batch.items, items)
+        u, i = rows(users, batch.users), rows(items, batch.items)
         target = self.target(i)
         total = away(self.predictor(u), target).mean() + away(self.predictor(i), self.target(u)).mean()
         for place in range(len(self.content.names)):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.blocks.drop import Dropout
 from vitrail.blocks.lru import LRU
 from vitrail.blocks.nested import NestedLinear, NestedNorm, halvings
 from vitrail.config import NonNegativeFloat, PositiveInt, Rate, Share
@@ -29,7 +30,7 @@ class Block(nn.Module):
         super().__init__()
         self.lru, self.norm_1, self.norm_2 = LRU(widths, r_min, r_max), NestedNorm(widths), NestedNorm(widths)
         self.gate, self.w1, self.w2 = NestedLinear(widths), NestedLinear(widths), NestedLinear(widths)
-        self.drop, self.inner = nn.Dropout(dropout), nn.Dropout(inner_dropout)
+        self.drop, self.inner = Dropout(dropout), Dropout(inner_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) or a prefix of one of the widths -> the same shape"""
@@ -93,7 +94,7 @@ class FMRLRec(NextItem):
             raise SettingError("fmrlrec reads the past alone (target shifted or prefix), and its r_min lies below r_max.")
         self.register_buffer("content", torch.cat([given.vectors[name].float() for name in config.vectors], 1), persistent=False)
         self.project = nn.Linear(self.content.shape[1], config.dim)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(self.widths, config.dropout, config.inner_dropout, config.r_min, config.r_max) for _ in range(config.blocks))
 
     content: Tensor

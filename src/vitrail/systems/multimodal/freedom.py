@@ -118,11 +118,11 @@ class FREEDOM(Graph, IdTables, Alike):
         """BPR of the user against projected content, over pairs of which both items have that kind."""
         if not self.config.aux:
             return 0.0
-        u, negatives = self.user(batch.users), batch.negatives[..., 0]
+        u, both = self.user(batch.users), torch.stack([batch.items, batch.negatives[..., 0]])
         total = u.new_zeros(())
         for place in range(len(self.content.names)):
-            positive, negative = ((u * self.content(place, items)).sum(1) for items in (batch.items, negatives))
-            total = total + mean_where(F.softplus(negative - positive), self.content.has(place, batch.items) & self.content.has(place, negatives))
+            positive, negative = (u * self.content(place, both)).sum(-1)
+            total = total + mean_where(F.softplus(negative - positive), self.content.has(place, both).all(0))
         return self.config.aux * total
 
     def added(self, first: int) -> None:

@@ -79,10 +79,14 @@ class VBPR(TwoTower):
 
     def item(self, items: Tensor | None = None) -> Tensor:
         items = torch.arange(self.sizes.items, device=self.content.device) if items is None else items
-        content = nn.functional.embedding(items, self.content)
-        halves = [rows(self.items, items), self.project(content) * self.has[items]]
+        every = items.numel() > self.sizes.items  # a batch may name more rows than there are
+        content = self.content if every else self.content[items]
+        told = [self.project(content)] + ([content @ self.lean] if self.config.form == "paper" else [])
+        if every:
+            told = [rows(table, items) for table in told]
+        halves = [rows(self.items, items), told[0] * self.has[items]]
         if self.config.form == "paper":
-            halves.append(rows(self.bias, items) + content @ self.lean)
+            halves.append(rows(self.bias, items) + told[1])
         return torch.cat(halves, -1)
 
     def regulariser(self, batch: Pairs) -> Tensor | float:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.blocks.drop import Dropout
 from vitrail.blocks.embed import ItemEmbedding
 from vitrail.config import PositiveInt, Rate
 from vitrail.data.batches import Sequences
@@ -54,6 +54,7 @@ class GRU4Rec(NextItem):
             else:  # the three gates are three matrices
                 for gate in weights.detach().chunk(3):
                     nn.init.xavier_uniform_(gate)
+        self.drop, self.drop_hidden = Dropout(config.dropout), Dropout(config.hidden_dropout)
         width = config.dim if config.project else config.hidden
         if config.project:
             self.out = nn.Linear(config.hidden, config.dim)
@@ -61,12 +62,12 @@ class GRU4Rec(NextItem):
             self.asked = ItemEmbedding(sizes.items, width, "xavier")
 
     def encode(self, batch: Sequences) -> Tensor:
-        x = F.dropout(self.items(batch.items), self.config.dropout, self.training)
+        x = self.drop(self.items(batch.items))
         states: Tensor = self.gru(x)[0]
         return states
 
     def ask(self, hidden: Tensor) -> Tensor:
-        hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
+        hidden = self.drop_hidden(hidden)
         return self.out(hidden) if self.config.project else hidden
 
     def item(self) -> Tensor:
