@@ -60,8 +60,8 @@ def protocol_of(dataset: Dataset, split: ImpressionSplit) -> RankProtocol:
 
 
 def prepare(dataset: Dataset, settings: SplitSettings, config: Any, names: Sequence[str] = (), split: ImpressionSplit | None = None) -> Prepared:
-    """Cut `dataset` into impressions (none where `split` has them), learn the fields on the training rows and code train and valid; `names` of content
-    vectors that the system reads."""
+    """Cut `dataset` into impressions (none where `split` has them), learn the fields on the training rows and code train and valid, which tell where items
+    were shown, since they are what is learned and selected from; `names` of content vectors that the system reads."""
     assert settings.name in ("pairs", "rated", "shown")
     whole = split or make_impressions(dataset, settings)  # type: ignore[arg-type]
     split = whole.with_outcomes(_objectives(config))
@@ -72,7 +72,7 @@ def prepare(dataset: Dataset, settings: SplitSettings, config: Any, names: Seque
     given, vectors = _content(dataset, config, names)
     return Prepared(
         split, features, Sizes(len(dataset.users), len(dataset.items), vectors, features.spec), replace(given, tables=tables), protocol_of(dataset, split),
-        debiased(features.fill(split.train, learning=True), config, dataset), None if split.valid is None else features.fill(split.valid),
+        *(None if part is None else debiased(features.fill(part, learning=True), config, dataset) for part in (split.train, split.valid)),
     )  # fmt: skip
 
 
@@ -156,10 +156,11 @@ def train_ranker(
         return Progress(epoch=steps, finished=True, seconds=time.perf_counter() - started)
     validate = None
     if (valid := made.valid) is not None:
+        weights = valid.weights if config.position == "weight" else None
 
         def validate(model: System) -> float:
             assert isinstance(model, Ranker)
-            value = binary.chosen_by(config.metric, valid.labels > 0.5, model.eval().predict(valid).numpy(), valid.users)
+            value = binary.chosen_by(config.metric, valid.labels > 0.5, model.eval().predict(valid).numpy(), valid.users, weights)
             if np.isnan(value):
                 raise DataError(f"The validation part has no {'user' if config.metric == 'gauc' else 'rows'} with both successes and failures: choose another "
                                 f"split{', or --set metric=auc' if config.metric == 'gauc' else ''}.")  # fmt: skip
