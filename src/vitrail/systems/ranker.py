@@ -234,7 +234,7 @@ class Ranker(System):
         )  # fmt: skip
         owners = np.repeat(np.arange(len(users)), K)
         items = candidates.reshape(-1).numpy()
-        moments = None if (when := self._moments(now, len(users))) is None else np.repeat(when, K)
+        moments = None if (when := self._moments(now, len(users), log.times)) is None else np.repeat(when, K)
         fields = self.source.codes(log, owners, log.indptr[owners], log.indptr[owners + 1], items, moments, context, np.repeat(users, K))
         labels = np.zeros(len(items), dtype=np.float32)
         return Rows(owners, items, labels, log.indptr[owners + 1], log, moments, fields=fields, signals=code_signals(log.weights, self.spec))
@@ -245,11 +245,12 @@ class Ranker(System):
         assert fields is not None
         return torch.from_numpy(fields).view(*candidates.shape, -1)
 
-    def _moments(self, now: Tensor | int | None, n: int) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    def _moments(self, now: Tensor | int | None, n: int, times: np.ndarray[Any, Any] | None) -> np.ndarray[Any, np.dtype[np.int64]] | None:
         if now is not None:
             return np.broadcast_to(np.asarray(now, dtype=np.int64), (n,))
         known = ((self.source.events, 0), (self.source.shown, self.spec.matures))
         newest = [past.moment - later for past, later in known if past is not None and past.moment != NEVER]
+        newest += [int(times.max())] if newest and times is not None and len(times) else []
         return np.full(n, max(newest) + 1, dtype=np.int64) if newest else None
 
     @torch.no_grad()
