@@ -121,6 +121,17 @@ def test_offline_equals_the_loop_and_online_equals_offline_to_the_last_bit(f, ev
     assert again.tobytes() == table[first : first + 1].tobytes()
 
 
+def test_with_many_heard_of_all_are_sorted_anew(monkeypatch):
+    monkeypatch.setattr("vitrail.data.declared.FRESH", 2)
+    f = Feature.of({"kind": "count", "by": "user"})
+    service, waiting = engine(f, [(0, 0, 0, None, None)]), []
+    for day in range(1, 5):
+        service = service.heard("interactions", past_of([(0, 0, day, None, None)], f))
+        waiting.append(sum(map(len, service.fresh.values())))
+        assert ask(service, [0], [0], [9]).tolist() == [day + 1.0]
+    assert waiting == [1, 2, 0, 1]
+
+
 def test_events_that_come_late_are_put_in_their_place():
     f = Feature.of({"kind": "distinct", "by": "user", "column": "item"})
     events = [(0, 0, 1, None, None), (0, 1, 5, None, None), (0, 0, 7, None, None), (0, 2, 3, None, None)]

@@ -101,6 +101,19 @@ def test_a_log_replayed_through_the_serving_path_gives_the_offline_table(data):
     assert told > 60 and len({tuple(row) for row in rows.fields.tolist()}) > 40
 
 
+def test_what_is_known_of_no_column_is_missing(data):
+    """A log without the rows that its events came from tells who, what and when."""
+    split = make_impressions(data, Shown(valid=0.2, test=0.2))
+    features, _ = learn(data, split, FieldSettings(), length=50)
+    names = [f.name for f in features.spec.owned("event")]
+    bare = features.at(split.known)
+    heard = bare.heard(pl.DataFrame({"user": [0], "item": [0], "timestamp": [80 * HOUR]}))
+    for some in (bare, heard):
+        codes = some.fill(split.test).fields
+        assert not codes[:, names.index("carts")].any() and codes[:, names.index("fans")].all()
+    assert heard.events.moment == heard.declared.moment == 80 * HOUR
+
+
 def test_vocabularies_and_edges_are_those_of_the_training_rows(data):
     split = make_impressions(data, Shown(valid=0.2, test=0.2))
     features, _ = learn(data, split, FieldSettings(), length=50)

@@ -103,8 +103,16 @@ class Declared:
             return self
         old, new = self.pasts[source], self.fresh[source].and_(more) if source in self.fresh else more
         if len(new) > FRESH or (len(old) and int(more.times.min()) < int(old.times.max())):
-            return self.over({source: old.and_(new)})
-        return replace(self, fresh=self.fresh | {source: new}, _new=self._without([source])["_new"])
+            return self.over({source: old.and_(new)})._ready(source)
+        return replace(self, fresh=self.fresh | {source: new}, _new=self._without([source])["_new"])._ready(source)
+
+    def _ready(self, source: str) -> Declared:
+        """The same with its indexes made: whoever hears waits for them, and nobody who asks."""
+        none = np.zeros(0, dtype=np.int64)
+        for f in self.told.features.values():
+            if f.past and f.source == source and self._reads(f):
+                self._answer(f, self._streams(f), none, none if f.window else None, none, none)
+        return self
 
     @property
     def moment(self) -> int:
@@ -202,7 +210,7 @@ class Declared:
         """(R,) what the events before say; `who` (R,) are the users by whom they are looked up."""
         items, now = asked.items, asked.now
         nothing = np.full(len(items), np.nan)
-        if now is None or f.source not in self.pasts or any(name not in self.pasts[f.source].columns for name in _wanted(f)):
+        if now is None or not self._reads(f):
             return nothing
         until = now - (microseconds(f.lag) if f.lag else 0)
         since = until - microseconds(f.window) if f.window else None
@@ -216,6 +224,10 @@ class Declared:
         count = np.bincount(row[there], minlength=len(items))
         with np.errstate(invalid="ignore"):
             return np.asarray(np.bincount(row[there], weights=found[there], minlength=len(items)) / np.where(count, count, np.nan))
+
+    def _reads(self, f: Feature) -> bool:
+        """Whether the events are here with all that it reads of them."""
+        return f.source in self.pasts and all(name in self.pasts[f.source].columns for name in _wanted(f))
 
     def _answer(self, f: Feature, streams: Streams, keys: Int64, since: Int64 | None, until: Int64, now: Int64) -> Float:
         asked = streams.asked(keys, since, until)
@@ -232,7 +244,7 @@ class Declared:
         if f.kind in ("min", "max"):
             least = asked.least(f"{f.kind} {f.column}")
             return np.where(np.isinf(least), np.nan, least if f.kind == "min" else -least)
-        total = asked.total(f.column) * self.told.units[f.column]
+        total = (asked.total(f.column) * self.told.units[f.column]).astype(np.float64)
         return np.asarray(total if f.kind == "sum" else _share(total, asked.count.astype(np.float64), None))
 
     def _streams(self, f: Feature) -> Streams:
@@ -307,7 +319,8 @@ class Declared:
             if f"{source}.items" in found:
                 start = f"{source}.column."
                 columns = {key.removeprefix(start): array for key, array in found.items() if key.startswith(start)}
-                pasts[source] = Past(*(found[f"{source}.{name}"] for name in ("users", "items", "times")), columns)
+                users, items, times = (found[f"{source}.{name}"] for name in ("users", "items", "times"))
+                pasts[source] = Past(users, items, times, columns)
         numbers_of = {key.removeprefix("number."): array for key, array in found.items() if key.startswith("number.")}
         return cls(told, numbers_of, {key.removeprefix("token."): array for key, array in found.items() if key.startswith("token.")}, pasts)
 

@@ -34,7 +34,7 @@ def interactions(log: Log, table: pl.DataFrame | None, features: Mapping[str, Fe
     used = [name for name in named.columns if name not in ROLES]
     rows = named.select(used)[np.asarray(log.rows)] if used and wanted else pl.DataFrame()
     assert log.times is not None
-    return Past.of(log.users, log.items, log.times, rows, wanted if named.width else ())
+    return Past.of(log.users, np.asarray(log.items, dtype=np.int64), log.times, rows, wanted if named.width else ())
 
 
 def impressions(parts: Iterable[Rows], features: Mapping[str, Feature], matures: int) -> Past:

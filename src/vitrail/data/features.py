@@ -56,7 +56,7 @@ class Features:
             if f.name in declared:
                 codes[:, place] = declared[f.name]
             elif f.neutral is not None:
-                codes[:, place] = F.code_numbers(np.full(len(items), f.neutral) if places is None else places, f.edges)
+                codes[:, place] = F.code_numbers(np.full(len(items), f.neutral) if places is None else places.astype(np.float64), f.edges)
             elif f.name in past:
                 codes[:, place] = F.code_numbers(past[f.name], f.edges)
             elif f.name in told:
@@ -168,8 +168,8 @@ def learn(dataset: Dataset, split: ImpressionSplit, settings: FieldSettings, *, 
     features = Features(spec, catalogue, _events(train.log) if clock else None, rates)
     if settings.position == "feature":
         places = _told(train.positions, "position", "position=feature", dataset).astype(np.float64)
-        edges = F.quantile_edges(places, settings.buckets)
-        fields.append(Field(name=F.POSITION, whose="event", kind="number", codes=len(edges) + 3, edges=edges, neutral=settings.neutral))
+        cut = F.quantile_edges(places, settings.buckets)
+        fields.append(Field(name=F.POSITION, whose="event", kind="number", codes=len(cut) + 3, edges=cut, neutral=settings.neutral))
         features = replace(features, spec=spec.model_copy(update={"fields": fields}))
         spec = features.spec
     if declared := learn_declared(dataset, split, train, settings, [f.name for f in fields if f.whose != "event" or f.name == F.POSITION]):
@@ -214,7 +214,7 @@ def debiased(rows: Rows, settings: FieldSettings, dataset: Dataset) -> Rows:
             at = np.clip(np.nan_to_num(places, nan=1.0), 1, len(known)).astype(np.int64) - 1
             chance = np.where(np.isnan(places), np.nan, known[at])
         else:
-            chance = np.maximum(places, 1.0) ** -settings.looked_at
+            chance = (np.maximum(places, 1.0) ** -settings.looked_at).astype(np.float32)
     weights = np.minimum(1 / np.maximum(np.nan_to_num(chance, nan=1.0), 1e-9), settings.largest_weight)
     found = np.where(rows.labels > 0.5, weights, 1.0).astype(np.float32)
     return replace(rows, weights=found if rows.weights is None else rows.weights * found)

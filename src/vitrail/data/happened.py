@@ -98,4 +98,5 @@ class Past:
     def and_(self, more: Past) -> Past:
         """These events and `more`."""
         columns = {name: np.concatenate([column, more.columns[name]]) for name, column in self.columns.items()}
-        return Past(*(np.concatenate([getattr(self, name), getattr(more, name)]) for name in ("users", "items", "times")), columns)
+        users, items, times = (np.concatenate([getattr(self, name), getattr(more, name)]) for name in ("users", "items", "times"))
+        return Past(users, items, times, columns)

@@ -135,7 +135,9 @@ def rank_split(info: DatasetInfo, text: str | SplitSettings | None) -> Pairs | R
 
 def make_impressions(dataset: Dataset, settings: Pairs | Rated | Shown) -> ImpressionSplit:
     """The rows of `dataset` cut as `settings` say. Raises DataError where the data lack what the split needs or a part comes out empty."""
-    seen, said, told = None, (), settings.model_dump(mode="json")
+    seen: Rows | None = None
+    said: tuple[str, ...] = ()
+    told = settings.model_dump(mode="json")
     if isinstance(settings, Shown):
         rows, parts, log, of_log = _shown(dataset, settings)
         if settings.within is None:  # splits without a window keep the fingerprint they had

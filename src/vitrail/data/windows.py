@@ -7,15 +7,16 @@ does not matter, and so a table made at once and a service that hears of events 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]
-Values = npt.NDArray[np.generic]
+Values = npt.NDArray[Any]
 NEVER = int(np.iinfo(np.int64).min)
 """The moment of what did not happen."""
 
@@ -23,7 +24,7 @@ NEVER = int(np.iinfo(np.int64).min)
 class Stream:
     """Events sorted by key and time."""
 
-    def __init__(self, keys: Int64, times: Int64, values: dict[str, Values] | None = None, earlier: Stream | None = None) -> None:
+    def __init__(self, keys: Int64, times: Int64, values: Mapping[str, Values] | None = None, earlier: Stream | None = None) -> None:
         """`keys` and `times` (E,) and by name `values` (E,) of events in any order; `earlier`: events none of which is later than any of these."""
         order = np.lexsort([times, keys])
         self.keys, places, self.times = keys[order], np.empty(0, dtype=np.int64), times[order]
@@ -71,9 +72,9 @@ class Stream:
         lengths = stop - start
         level = np.log2(np.maximum(lengths, 1)).astype(np.int64)
         level -= (1 << level) > np.maximum(lengths, 1)  # a logarithm may round up
-        tables = [self._values[name].astype(np.float64)]
+        tables: list[Values] = [self._values[name].astype(np.float64)]
         for step in range(int(level.max(initial=0))):
-            (table,) = self._kept(f"least {step}", name, lambda _, last=tables[-1], width=1 << step: (np.minimum(last[:-width], last[width:]),))
+            (table,) = self._kept(f"least {step}", name, partial(_wider, tables[-1], 1 << step))
             tables.append(table)
         found = np.full(len(start), np.inf)
         for step, table in enumerate(tables):
@@ -87,9 +88,9 @@ class Stream:
         values, *levels = self._kept("distinct", name, lambda _: self._wavelet(name))
         return _below(levels, start, stop, np.searchsorted(values, before))
 
-    def _kept(self, what: str, name: str, make: object) -> tuple[Values, ...]:
+    def _kept(self, what: str, name: str, make: Callable[[Values], tuple[Values, ...]]) -> tuple[Values, ...]:
         if (what, name) not in self._made:
-            self._made[what, name] = make(self._values[name])  # type: ignore[operator]
+            self._made[what, name] = make(self._values[name])
         return self._made[what, name]
 
     def _wavelet(self, name: str) -> tuple[Values, ...]:
@@ -133,6 +134,11 @@ class Stream:
         order = np.argsort(codes, kind="stable")  # of one pair the newest stays last
         ends = np.append(codes[order][1:] != codes[order][:-1], True) if len(order) else np.empty(0, dtype=bool)
         return distinct, codes[order][ends], self.times[order][ends]
+
+
+def _wider(table: Values, width: int, _: Values) -> tuple[Values, ...]:
+    """The smallest of stretches twice as long, from those of `width` places."""
+    return (np.minimum(table[:-width], table[width:]),)
 
 
 def _below(levels: Sequence[Values], start: Int64, stop: Int64, bound: Int64) -> Int64:

@@ -70,9 +70,13 @@ def prepare(dataset: Dataset, settings: SplitSettings, config: Any, names: Seque
     saved = features.at(split.known, dataset.interactions).showing([part for part in (whole.train, whole.valid) if part is not None])
     tables = {name: torch.from_numpy(np.array(array)) for name, array in saved.arrays().items()} | {"occurrences": torch.from_numpy(occurs)}
     given, vectors = _content(dataset, config, names)
+
+    def filled(part: Rows) -> Rows:
+        return debiased(features.fill(part, learning=True), config, dataset)
+
     return Prepared(
         split, features, Sizes(len(dataset.users), len(dataset.items), vectors, features.spec), replace(given, tables=tables), protocol_of(dataset, split),
-        *(None if part is None else debiased(features.fill(part, learning=True), config, dataset) for part in (split.train, split.valid)),
+        filled(split.train), None if split.valid is None else filled(split.valid),
     )  # fmt: skip
 
 
