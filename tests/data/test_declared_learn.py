@@ -81,7 +81,7 @@ def test_a_log_replayed_through_the_serving_path_gives_the_offline_table(data):
     events = data.interactions.select("event", "value")[log.rows].with_columns(user=log.users, item=log.items.astype(np.int64), timestamp=log.times)
     order, told = np.argsort(log.times, kind="stable"), 0
     for r in np.argsort(rows.times, kind="stable"):
-        t, user = rows.times[r], rows.users[r : r + 1]
+        t, user = rows.times[r], rows.users[r : r + 1].copy()
         while told < len(order) and log.times[order[told]] < t:
             model.hear(events[order[told : told + 1]])
             told += 1

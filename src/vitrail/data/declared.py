@@ -81,7 +81,7 @@ class Declared:
     pasts: dict[str, Past]
     """source -> events"""
     fresh: dict[str, Past] = field(default_factory=dict)
-    """source -> events heard since, none earlier than those"""
+    """source -> events heard since"""
     _old: dict[Any, Stream] = field(default_factory=dict, repr=False, compare=False)
     _new: dict[Any, Stream] = field(default_factory=dict, repr=False, compare=False)
 
@@ -102,7 +102,7 @@ class Declared:
         if not len(more) or source not in self.pasts:
             return self
         old, new = self.pasts[source], self.fresh[source].and_(more) if source in self.fresh else more
-        if len(new) > FRESH or (len(old) and int(more.times.min()) < int(old.times.max())):
+        if len(new) > FRESH:
             return self.over({source: old.and_(new)})._ready(source)
         return replace(self, fresh=self.fresh | {source: new}, _new=self._without([source])["_new"])._ready(source)
 
@@ -253,7 +253,10 @@ class Declared:
         old = self._stream(self._old, key, f, self.pasts[f.source], None)
         if f.source not in self.fresh:
             return Streams([old])
-        return Streams([old, self._stream(self._new, key, f, self.fresh[f.source], old)])
+        before, fresh = self.pasts[f.source], self.fresh[f.source]
+        if f.kind == "distinct" and len(before) and int(fresh.times.min()) < int(before.times.max()):  # which of two alike came last has changed
+            return Streams([self._stream(self._new, key, f, before.and_(fresh), None)])
+        return Streams([old, self._stream(self._new, key, f, fresh, old)])
 
     def _stream(self, kept: dict[Any, Stream], key: Any, f: Feature, past: Past, earlier: Stream | None) -> Stream:
         stream = kept.get(key)

@@ -63,7 +63,7 @@ class ItemPast:
         """This, once more events have happened."""
         more = ItemPast(self.n_items, items, times)
         later = more if self.later is None else self.later._and(more)
-        if len(later.items) > FRESH or (len(items) and len(self.times) and times.min() < self.times.max()):
+        if len(later.items) > FRESH:
             return ItemPast(self.n_items, self.items, self.times, self.labels)._and(later)
         found = replace(self, later=later)
         found.__dict__["_stream"] = self._stream  # the large index stays

@@ -25,7 +25,8 @@ class Stream:
     """Events sorted by key and time."""
 
     def __init__(self, keys: Int64, times: Int64, values: Mapping[str, Values] | None = None, earlier: Stream | None = None) -> None:
-        """`keys` and `times` (E,) and by name `values` (E,) of events in any order; `earlier`: events none of which is later than any of these."""
+        """`keys` and `times` (E,) and by name `values` (E,) of events in any order; `earlier`: other events, none of which, where distinct values are
+        counted, is later than any of these."""
         order = np.lexsort([times, keys])
         self.keys, places, self.times = keys[order], np.empty(0, dtype=np.int64), times[order]
         self.known, places = np.unique(self.keys, return_index=True)
