@@ -66,7 +66,7 @@ class Ranking:
         """Let a ranker that counts what happened count from `known` on, whose events are rows of `table`: the state of a service that has seen more than the
         fit. What a request sees of it lies strictly before its moment."""
         if known.times is not None and hasattr(self.model, "observe"):
-            self.model.observe(known, table)
+            self.model.observe(known, *(() if table is None else (table,)))
 
     def hear(self, events: pl.DataFrame) -> None:
         """Let a ranker that counts what happens count `events` too: user and item (codes), timestamp (microseconds), and what else is known of them."""

@@ -245,7 +245,7 @@ class Ranker(System):
         assert fields is not None
         return torch.from_numpy(fields).view(*candidates.shape, -1)
 
-    def _moments(self, now: Tensor | int | None, n: int, times: np.ndarray[Any, Any] | None) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    def _moments(self, now: Tensor | int | None, n: int, times: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, np.dtype[np.int64]] | None:
         if now is not None:
             return np.broadcast_to(np.asarray(now, dtype=np.int64), (n,))
         known = ((self.source.events, 0), (self.source.shown, self.spec.matures))
