@@ -20,6 +20,7 @@ from vitrail.systems.ranking.logistic import Logistic
 HOUR = 3_600_000_000
 FEATURES = {
     "carts": {"kind": "count", "by": "user", "where": 'event == "cart"', "window": "20h"},
+    "dear_carts": {"kind": "rate", "by": "user", "where": 'event == "cart"', "hit": "value > 0.5"},
     "of_brand": {"kind": "count", "by": ["user", "brand"]},
     "of_tags": {"kind": "recency", "by": ["user", "tags"]},
     "spent": {"kind": "mean", "by": "user", "column": "price", "window": "2d"},
@@ -90,7 +91,7 @@ def test_a_log_replayed_through_the_serving_path_gives_the_offline_table(data):
         past = log.where(log.times < t)
         history = past.histories(user)
         context = {name: column[r : r + 1] for name, column in rows.context.items()}
-        found = model.features_at(history, torch.from_numpy(rows.items[r : r + 1])[None], int(t), context)[0, 0]
+        found = model.features_at(history, torch.tensor([[rows.items[r]]]), int(t), context)[0, 0]
         wanted = rows.fields[r].tolist()
         assert found.tolist() == wanted, {n: (a, b) for n, a, b in zip(names, found.tolist(), wanted, strict=True) if a != b}
         # a stranger with the same history: all that items and times tell is the same

@@ -211,6 +211,7 @@ def test_a_ranker_with_declared_features_counts_what_happens_while_it_serves(key
     before = mine()
     rows = {"user": [user, user, "a stranger", user], "item": [item, item, item, "not there"], "timestamp": [newest + n for n in (1, 2, 3, 4)]}
     coming = pl.DataFrame(rows | {"event": ["view", "buy", "view", "view"], "value": [None] * 4})
+    assert funnel.counts
     funnel.hear(coming)
     after = mine()
     assert [after[name] - before[name] for name in ("mine", "alike", "trend")] == [2.0, 1.0, 3.0]

@@ -141,7 +141,9 @@ class Counting(Shop):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard, self.counted, self.times = 0, [], []
+        self.counts, self.heard = True, 0
+        self.counted: list[Any] = []
+        self.times: list[list[int] | None] = []
 
     def hear(self, events: pl.DataFrame) -> None:
         self.counted += events.select("user", "item", "event").rows()
@@ -168,6 +170,9 @@ def test_a_model_that_counts_hears_of_every_event_once(store: Store) -> None:
     assert [row["item"] for row in found["items"]] == ["i5", "i6"] and shop.times[-1] == [5, 7]
     asyncio.run(live.recommend(Question("u", ["i7"], 2), "r2"))
     assert shop.times[-1] is None, "of what a request tells itself no times are known"
+    shop.counts, shop.heard = False, 0
+    live.look()
+    assert len(shop.counted) == 2, "who does not count is told of nothing"
     assert live.writer is not None
     live.writer.close()
 

@@ -143,6 +143,11 @@ class Funnel(AnswersEverybody):
             return set()
         return {(self.item_ids.ids[code], time) for code, time in zip(known.items.tolist(), known.times.tolist(), strict=True)}
 
+    @property
+    def counts(self) -> bool:
+        """Whether its ranker counts what happens."""
+        return self.ranking is not None and hasattr(self.ranking.model, "hear")
+
     def hear(self, events: pl.DataFrame) -> None:
         """Let the ranker count `events` (user, item, timestamp in microseconds, event, value): what is known of people already is passed over."""
         users, items = self.user_ids.encode(events["user"]), self.item_ids.encode(events["item"])

@@ -78,6 +78,8 @@ class Grows(Protocol):
 class Hears(Protocol):
     """Counts what happens while it serves."""
 
+    counts: bool
+    """Whether anything in it does; else it is told of nothing."""
     heard: int
     """The place in the store of the newest event it was told of."""
 

@@ -125,13 +125,19 @@ class Live:
     def _tell(self, store: Store) -> None:
         """Let the models that count what happens hear of the events that came since, of whatever process."""
         for answerer in [version.asker.answerer for version in self.models.state[1].values()]:
-            while isinstance(answerer, Hears) and (found := store.events(answerer.heard, HEARD)):
-                kinds, moment = self.history_kinds, now()  # an event that says it is yet to come would make all others old
-                answerer.hear(self._events([event for _, event in found if (not kinds or event.kind in kinds) and event.timestamp <= moment]))
+            if not isinstance(answerer, Hears) or not answerer.counts:
+                continue
+            told = []
+            while found := store.events(answerer.heard, HEARD):
+                told.append(self._counted([event for _, event in found]))
                 answerer.heard = found[-1][0]
+            if told:
+                answerer.hear(pl.concat(told))
 
-    @staticmethod
-    def _events(events: Sequence[Event]) -> pl.DataFrame:
+    def _counted(self, events: Sequence[Event]) -> pl.DataFrame:
+        """Those that are history, as a table; one that says it is yet to come would make all others old, and is none."""
+        kinds, moment = self.history_kinds, now()
+        events = [event for event in events if (not kinds or event.kind in kinds) and event.timestamp <= moment]
         schema = {"user": pl.String, "item": pl.String, "timestamp": pl.Int64, "event": pl.String, "value": pl.Float64}
         return pl.DataFrame([(event.user, event.item, event.timestamp, event.kind, event.value) for event in events], schema=schema, orient="row")
 
