@@ -109,3 +109,23 @@ def test_what_cannot_be_is_a_sentence(tmp_path):
         make_impressions(data, Shown(within="3d"))
     bare = shop(tmp_path / "n", SHOWN, [("z", "z", 0, "view")])
     assert make_impressions(bare, Shown(within="1d", objective='event == "buy"')).train.labels.tolist() == [0.0] * 5
+
+
+def test_the_rate_of_the_newest_rows_is_not_that_of_those_who_were_quick(tmp_path):
+    """A tenth buys, after a day in the mean: among rows of the last day half of them had not yet, and the planted rate comes back."""
+    rng = np.random.default_rng(0)
+    n, edge = 6000, 10.0
+    days, delay = rng.uniform(0, 14, n), rng.exponential(1.0, n)
+    buys = (rng.random(n) < 0.1) & (delay < 3)
+    part = np.where(days < edge, "train", np.where(days < 12, "valid", "test")).tolist()
+    shown = [(f"u{k}", "x", d, p) for k, (d, p) in enumerate(zip(days.tolist(), part, strict=True))]
+    events = [(f"u{k}", "x", days[k] + delay[k], "buy") for k in np.flatnonzero(buys)] + [("end", "x", 18, "view")]
+    data = shop(tmp_path / "d", shown, events)
+    planted = 0.1 * (1 - np.exp(-3))
+    weighed = make_impressions(data, Shown(within="3d", pending="weigh")).train
+    newest = weighed.times > (edge - 1) * DAY
+    naive = weighed.labels[newest].mean()
+    assert naive < 0.6 * planted
+    assert np.average(weighed.labels[newest], weights=weighed.weights[newest]) == pytest.approx(planted, rel=0.3)
+    assert np.average(weighed.labels, weights=weighed.weights) == pytest.approx(planted, rel=0.1)
+    assert make_impressions(data, Shown(within="3d")).train.labels.mean() == pytest.approx(planted, rel=0.1)
