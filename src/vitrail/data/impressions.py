@@ -82,6 +82,7 @@ class Rows:
         context = {name: column.gather(rows) for name, column in self.context.items()}
         return replace(self, users=self.users[rows], items=self.items[rows], labels=self.labels[rows], stops=self.stops[rows], context=context, **cut)
 
+
     def with_outcomes(self, conditions: Mapping[str, str]) -> Rows:
         """The rows with what holds of each condition over columns of context, which then are context no more; NaN where such a column is empty.
 

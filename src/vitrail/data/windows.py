@@ -55,9 +55,13 @@ class Stream:
             return np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)
         rank = np.minimum(np.searchsorted(self.known, keys), len(self.known) - 1)
         there, row = self.known[rank] == keys, rank * (len(self.moments) + 1)
-        stop = np.searchsorted(self._marks, row + np.searchsorted(self.moments, until))
-        start = self.starts[rank] if since is None else np.searchsorted(self._marks, row + np.searchsorted(self.moments, since))
+        stop = np.searchsorted(self._marks, row + self._when(until))
+        start = self.starts[rank] if since is None else np.searchsorted(self._marks, row + self._when(since))
         return np.where(there, start, 0).astype(np.int64), np.where(there, stop, 0).astype(np.int64)
+
+    def _when(self, moments: Int64) -> Int64:
+        """(R,) how many of the distinct moments here come before each; looked up once where all are one, as for the candidates of one person."""
+        return np.searchsorted(self.moments, moments[:1] if len(moments) and (moments == moments[0]).all() else moments)
 
     def newest(self, start: Int64, stop: Int64) -> Int64:
         """(R,) the moment of the last event of each span; NEVER of an empty one."""
