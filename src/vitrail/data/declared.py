@@ -33,6 +33,11 @@ class Declaration:
     units: dict[str, float] = field(default_factory=dict)
     """column -> the power of two in which its numbers are added up"""
 
+    @cached_property
+    def keys(self) -> dict[str, Int64]:
+        """Category -> the values that have codes."""
+        return {name: np.asarray(f.keys, dtype=np.int64) for name, f in self.of.items()}
+
     @classmethod
     def in_(cls, spec: FeatureSpec) -> Declaration:
         """That of the fields of a ranker."""
@@ -188,7 +193,7 @@ class Declared:
             return code_numbers(values.astype(np.float64), f.edges)
         if f.hashed:
             return np.where(values == 0, MISSING, 2 + mix(values.astype(np.uint64), 0) % np.uint64(f.codes - 2)).astype(np.int32)
-        keys = np.asarray(f.keys, dtype=np.int64)
+        keys = self.told.keys[name]
         place = np.minimum(np.searchsorted(keys, values), max(len(keys) - 1, 0))
         seen = keys[place] == values if len(keys) else np.zeros(len(values), dtype=bool)
         return np.where(values == 0, MISSING, np.where(seen, 2 + place, UNSEEN)).astype(np.int32)
