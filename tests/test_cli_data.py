@@ -110,4 +110,7 @@ def test_simulate_then_describe(tmp_path: Path) -> None:
     assert vitrail("data", "simulate", "--out", tmp_path / "shop", *size, "--overwrite", "--quiet").exit_code == 0
     assert vitrail("data", "simulate", "--out", tmp_path / "x", "--drift", 2).exit_code == 2
     assert not (tmp_path / "x").exists()
+    file = tmp_path / "shop" / "dataset.yaml"
+    file.write_text(file.read_text().replace("features: {}", "features:\n  views_7d: {kind: count, by: item, window: 7d}"))
+    assert "views_7d" in (told := vitrail("data", "describe", tmp_path / "shop").stdout) and "events of interactions by item, 7d back" in told
     assert "no data set" in vitrail("data", "describe", tmp_path / "nowhere").stderr

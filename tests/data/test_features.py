@@ -1,12 +1,14 @@
 """Features: what is learned on training rows, and that serving computes what training saw."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from vitrail.data import fields as F
 from vitrail.data.dataset import write_dataset
-from vitrail.data.features import Features, learn, occurrences
+from vitrail.data.features import Features, debiased, learn, occurrences
 from vitrail.data.fields import FieldSettings
 from vitrail.data.impressions import make_impressions
 from vitrail.data.schema import DatasetInfo
@@ -131,3 +133,19 @@ def test_codes_of_numbers_and_categories():
     assert hashed[1] == 0 and set(hashed[[0, 2, 3]]) <= {2, 3, 4, 5} and F.code_category(column.reverse(), [], 4)[::-1].tolist() == hashed.tolist()
     assert F.code_signals(None, F.FeatureSpec(signal=True)) is None
     assert F.code_signals(np.array([0, 1], dtype=np.float32), F.FeatureSpec(signal=True, signals=[0.5])).tolist() == [1, 2]
+
+
+def test_a_success_weighs_one_over_the_chance_that_its_place_is_looked_at(data):
+    rows = make_impressions(data, Shown(test=0.2, valid=0.2)).train
+    kept = rows.where(np.arange(len(rows)) < 5)
+    some = replace(kept, labels=np.array([1, 1, 0, 1, 1], dtype=np.float32), positions=np.array([1, 4, 4, np.nan, 40], dtype=np.float32))
+    for more, wanted in (({}, [1, 4, 1, 1, 10]), ({"looked_at": 0.5, "largest_weight": 3}, [1, 2, 1, 1, 3]), ({"looked_at": (1.0, 0.5)}, [1, 2, 1, 1, 2])):
+        assert debiased(some, FieldSettings(position="weight", **more), data).weights.tolist() == wanted
+    own = replace(some, propensities=np.array([0.5, np.nan, 0.1, 0.25, 0.0], dtype=np.float32), weights=np.full(5, 0.5, dtype=np.float32))
+    assert debiased(own, FieldSettings(position="weight", looked_at="propensity"), data).weights.tolist() == [1, 0.5, 0.5, 2, 5]
+    assert debiased(some, FieldSettings(position="feature"), data) is some
+    for settings, sentence in ((FieldSettings(position="feature"), "no position for position=feature"), (FieldSettings(position="weight"), "no position"),
+                               (FieldSettings(position="weight", looked_at="propensity"), "no propensity")):  # fmt: skip
+        with pytest.raises(DataError, match=sentence):
+            debiased(rows, settings, data)
+            learn(data, make_impressions(data, Shown(test=0.2, valid=0.2)), settings, length=5)

@@ -54,3 +54,19 @@ def test_nothing_at_all_is_missing():
     assert past.count(two, two).tolist() == [0, 0] and np.isnan(past.gap(two, two)).all() and np.isnan(past.rate(two, two)).all()
     assert np.isnan(user_gap(log, zero, zero, two)).all() and np.isnan(user_rate(log, zero, zero)).all()
     assert np.isnan(affinity(log, two, zero, zero, two, CODES)).all() and before(log, two, two).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("fresh", [1 << 16, 20])
+def test_what_is_heard_later_counts_as_what_was_told_at_once(monkeypatch, fresh):
+    """One event after the other, some of them late; `fresh`: how many may wait before all are sorted anew."""
+    monkeypatch.setattr("vitrail.data.past.FRESH", fresh)
+    log, _ = world()
+    order = np.argsort(log.times, kind="stable")
+    order[[30, 60]] = order[[60, 30]]
+    items, times = log.items[order].astype(np.int64), log.times[order]
+    whole, heard = ItemPast(5, items, times), ItemPast(5, items[:10], times[:10])
+    for n in range(10, 80):
+        heard = heard.heard(items[n : n + 1], times[n : n + 1])
+    asked, now = np.arange(5).repeat(4), np.tile(np.array([0, 7, 15, 30]) * DAY, 5)
+    assert heard.count(asked, now).tolist() == whole.count(asked, now).tolist() and heard.moment == whole.moment
+    assert heard.gap(asked, now).tobytes() == whole.gap(asked, now).tobytes() and heard.heard(items[:0], times[:0]).moment == whole.moment

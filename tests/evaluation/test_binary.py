@@ -100,3 +100,17 @@ def test_lift_by_hand():
     assert [part.caught for part in parts] == [0.5, 0.75, 0.75, 1.0, 1.0] and [part.rows for part in parts] == [2] * 5
     tied = binary.lift(labels, np.zeros(10))
     assert len(tied) == 1 and tied[0] == (0.4, 1.0, 1.0, 10) and binary.lift(np.zeros(4), np.zeros(4)) == []
+
+
+def test_weighted_auc_is_that_of_rows_repeated():
+    y, s, users = some(n=60, users=4)
+    w = np.random.default_rng(1).integers(1, 4, 60)
+    rows = np.repeat(np.arange(60), w)
+    value, counts = binary.weighted_auc(y, s, users, w.astype(float))
+    wanted, _, _ = binary.grouped_auc(y[rows], s[rows], users[rows])
+    assert value == pytest.approx(wanted, nan_ok=True) and counts.tolist() == np.unique(users, return_counts=True)[1].tolist()
+    assert binary.chosen_by("auc", y, s, users, w.astype(float)) == pytest.approx(slow_auc(y[rows], s[rows]))
+    even = np.ones(60)
+    for metric in ("auc", "gauc"):
+        assert binary.chosen_by(metric, y, s, users, even) == pytest.approx(binary.chosen_by(metric, y, s, users))
+    assert np.isnan(binary.chosen_by("gauc", np.ones(3), np.ones(3), np.arange(3), np.ones(3)))

@@ -7,11 +7,12 @@ import torch
 
 import vitrail.train.fit as fitting
 from vitrail.data.dataset import Dataset
+from vitrail.data.declared import Asked
 from vitrail.data.log import Log
 from vitrail.data.splits import parse_split
 from vitrail.errors import DataError, SettingError
 from vitrail.files import read_json
-from vitrail.funnel.build import run_funnel
+from vitrail.funnel.build import load_funnel, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.sources import SystemSource
 from vitrail.funnel.training import MIXES, _requests, impressions, moments, try_mixes
@@ -182,4 +183,41 @@ def test_a_real_ranker(keys, tmp_path):
     funnel = run_funnel(FunnelFile.of({**keys, "rank": {"system": "logistic", "settings": settings, "negatives": 5}}), tmp_path / "out")
     assert funnel.ranking.ranker
     answer = funnel.answer(funnel.user_ids.ids[0], None, 5)
+    assert len(answer["items"]) == 5 and all(0 < row["score"] < 1 for row in answer["items"])
+
+
+DECLARED = {
+    "mine": {"kind": "count", "by": "user", "window": "7d"},
+    "alike": {"kind": "count", "by": ["user", "category"], "where": 'event == "view"'},
+    "trend": {"kind": "count", "by": "item", "window": "3d"},
+}
+
+
+@pytest.mark.skipif("logistic" not in registry.names(), reason="no ranker is installed")
+def test_a_ranker_with_declared_features_counts_what_happens_while_it_serves(keys, tmp_path):
+    settings = {"epochs": 1, "dim": 4, "features": DECLARED}
+    run_funnel(FunnelFile.of({**keys, "rank": {"system": "logistic", "settings": settings, "negatives": 5}}), tmp_path / "out")
+    funnel = load_funnel(tmp_path / "out", seed=0)
+    model, user = funnel.ranking.model, funnel.user_ids.ids[3]
+    names = [f.name for f in model.spec.owned("event")]
+    assert set(DECLARED) <= set(names) and model.spec.declared["alike"].by == ("user", "items.category")
+    item, code = funnel.item_ids.ids[0], funnel.user_ids.code(user)
+    newest = int(model.source.declared.moment)
+
+    def mine():
+        asked = Asked(np.array([code]), np.array([0]), np.array([newest + 100]))
+        return {name: values[0] for name, values in model.source.declared.values(DECLARED, asked).items()}
+
+    before = mine()
+    rows = {"user": [user, user, "a stranger", user], "item": [item, item, item, "not there"], "timestamp": [newest + n for n in (1, 2, 3, 4)]}
+    coming = pl.DataFrame(rows | {"event": ["view", "buy", "view", "view"], "value": [None] * 4})
+    assert funnel.counts
+    funnel.hear(coming)
+    after = mine()
+    assert [after[name] - before[name] for name in ("mine", "alike", "trend")] == [2.0, 1.0, 3.0]
+    known = funnel.known.histories(np.array([code]))
+    again = {"user": [user], "item": [funnel.item_ids.ids[int(known.items[-1])]], "timestamp": [int(known.times[-1])], "event": ["view"], "value": [None]}
+    funnel.hear(pl.DataFrame(again))
+    assert mine() == after, "what it was fitted on is not counted twice"
+    answer = funnel.answer(user, [item], 5, times=[newest + 5])
     assert len(answer["items"]) == 5 and all(0 < row["score"] < 1 for row in answer["items"])

@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 from vitrail.data.conditions import matches
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.errors import ArtifactError, DataError
+from vitrail.serve.answerer import Question
 from vitrail.serve.app import create_app
 from vitrail.serve.guard import logger as service_logger
 from vitrail.serve.live import Live
@@ -135,7 +136,45 @@ def eventually(check: Callable[[], Any]) -> Any:
     raise AssertionError("it did not come")
 
 
+class Counting(Shop):
+    """Counts what happens, and is told when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts, self.heard = True, 0
+        self.counted: list[Any] = []
+        self.times: list[list[int] | None] = []
+
+    def hear(self, events: pl.DataFrame) -> None:
+        self.counted += events.select("user", "item", "event").rows()
+
+    def answer(self, *asked: Any, times: list[int] | None = None) -> dict[str, Any]:  # type: ignore[override]
+        self.times.append(times)
+        return super().answer(*asked)
+
+
 # events
+
+
+def test_a_model_that_counts_hears_of_every_event_once(store: Store) -> None:
+    """Those of other processes too, and those from before it was loaded; of none that is yet to come."""
+    store.write([[Event("e1", "u", "i1", 5), Event("e2", "v", "i2", 6, "view"), Event("e3", "v", "i3", 4 * 10**15)]])
+    shop = Counting()
+    live = Live(Models(version_of("a", shop)), Meter("a", 10, {}), store=store, history_kinds=frozenset({"click"}))
+    assert shop.counted == [("u", "i1", "click")]
+    store.write([[Event("e4", "u", "i4", 7), Event("e1", "u", "i1", 5)]])
+    live.look()
+    live.look()
+    assert shop.counted == [("u", "i1", "click"), ("u", "i4", "click")]
+    found = asyncio.run(live.recommend(Question("u", None, 2), "r"))
+    assert [row["item"] for row in found["items"]] == ["i5", "i6"] and shop.times[-1] == [5, 7]
+    asyncio.run(live.recommend(Question("u", ["i7"], 2), "r2"))
+    assert shop.times[-1] is None, "of what a request tells itself no times are known"
+    shop.counts, shop.heard = False, 0
+    live.look()
+    assert len(shop.counted) == 2, "who does not count is told of nothing"
+    assert live.writer is not None
+    live.writer.close()
 
 
 def test_an_event_changes_the_next_answer(serving: Serving, store: Store) -> None:

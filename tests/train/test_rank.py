@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from vitrail import recipes
 from vitrail.cli import app
-from vitrail.data.dataset import Dataset
+from vitrail.data.dataset import Dataset, write_dataset
+from vitrail.data.schema import DatasetInfo
 from vitrail.errors import DataError, SettingError
 from vitrail.evaluation import journal
 from vitrail.evaluation.compare import comparison
@@ -18,6 +20,7 @@ from vitrail.recipes import Recipe
 from vitrail.testing import checkerboard
 from vitrail.testing_rank import impressions, settings_of
 from vitrail.train.fit import evaluate_run, fit
+from vitrail.train.rank import part_rows
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +145,44 @@ def test_a_recipe_of_a_ranker(tmp_path):
     recipes.reproduce(recipe, data_root=source, work=tmp_path / "runs", say=lambda _: None)
     with pytest.raises(SettingError, match="metric of rankers"):
         Recipe.of({**recipe.model_dump(exclude={"measured"}), "metrics": ["recall@10"]}).check()
+
+
+def planted_places(folder, *, items=8, shown=8, requests=1500):
+    """Items of a known worth, which an old ranker shows nearly upside down; who looks at place p with chance 1 / p, takes an item with the chance of its
+    worth. -> the data set, and (N,) the worth of its items in code order."""
+    rng = np.random.default_rng(0)
+    worth = np.linspace(0.2, 0.6, items)
+    order = np.argsort(worth + rng.normal(0, 0.12, (requests, items)), axis=1)[:, :shown]  # the least worth first
+    place = np.broadcast_to(np.arange(1, shown + 1), order.shape)
+    clicked = (rng.random(order.shape) < worth[order] / place).astype(np.float64)
+    users = np.repeat([f"u{n % 40}" for n in range(requests)], shown)
+    times = np.repeat(np.arange(requests) * 60_000_000 + 10**12, shown)
+    table = pl.DataFrame({"user": users, "item": [f"i{n}" for n in order.ravel()], "clicked": clicked.ravel(), "position": place.ravel().astype(np.int64),
+                          "propensity": (1 / place).ravel(), "timestamp": pl.Series(times).cast(pl.Datetime("us", "UTC"))})  # fmt: skip
+    log = pl.DataFrame({"user": [f"u{n}" for n in range(40)], "item": [f"i{n % items}" for n in range(40)], "timestamp": pl.Series([10**11] * 40)})
+    log = log.with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
+    data = write_dataset(folder, DatasetInfo(name="places", order="timestamp"), log, impressions=table)
+    return data, np.array([worth[int(name[1:])] for name in data.items["item"].to_list()])
+
+
+def test_with_the_place_in_mind_the_learned_order_is_that_of_the_planted_worth(tmp_path):
+    data, worth = planted_places(tmp_path / "d")
+    plain = {"past": False, "epochs": 15, "batch": 512, "lr": 0.05, "patience": 0, "metric": "auc", "scale": 0.01}
+    found = {}
+    for name, more in {
+        "ignore": {}, "feature": {"position": "feature"}, "weight": {"position": "weight"},
+        "places": {"position": "weight", "looked_at": [round(1 / n, 2) for n in range(1, 9)]},
+        "propensity": {"position": "weight", "looked_at": "propensity", "largest_weight": 8},
+    }.items():  # fmt: skip
+        fit("logistic", data, split="shown", settings=plain | more, out=tmp_path / name, quiet=True)
+        run = load(tmp_path / name)
+        scores = run.model.scores(run.known.histories(np.array([0]))).numpy()[0]
+        found[name] = float(np.corrcoef(np.argsort(np.argsort(scores)), np.argsort(np.argsort(worth)))[0, 1])
+    assert found["ignore"] < 0 and all(found[name] > 0.9 for name in ("feature", "weight", "places", "propensity")), found
+    model = load(tmp_path / "feature").model
+    event = [f.name for f in model.spec.owned("event")]
+    place, field = event.index("position"), model.spec.owned("event")[event.index("position")]
+    rows, _ = part_rows(model, load(tmp_path / "feature").info, data)
+    assert set(rows.fields[:, place].tolist()) == {2} and field.neutral == 1 and field.codes == 10, "whatever is asked is asked as if it came first"
+    # on clicks that the place decided, whoever knows the worth of items looks worse than whoever learned the places
+    assert evaluate_run(tmp_path / "feature", quiet=True).metrics["auc"] < evaluate_run(tmp_path / "ignore", quiet=True).metrics["auc"]

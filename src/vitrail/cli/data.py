@@ -255,7 +255,7 @@ def describe(
     plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
     show.facts(plain, title=dataset.info.name)
     for key, value in values.items():
-        if key != "attributes" and isinstance(value, dict) and value:
+        if key not in ("attributes", "features") and isinstance(value, dict) and value:
             show.facts(value, title=key.replace("_", " "))
     rows = [
         (table, name, found["kind"], f"{found['coverage']:.1%}", found["distinct"])
@@ -264,6 +264,8 @@ def describe(
     ]
     if rows:
         show.table(("table", "attribute", "kind", "coverage", "distinct"), rows, right=("coverage", "distinct"))
+    if values["features"]:
+        show.table(("feature", "what it is"), list(values["features"].items()))
     for path in drawn:
         show.line(f"drawn: {path}")
 

@@ -14,6 +14,7 @@ import polars as pl
 import yaml
 
 from vitrail.data.arrange import Arranger, ArrayFile
+from vitrail.data.declare import read_features
 from vitrail.data.log import Log, indptr_of
 from vitrail.data.schema import FORMAT, DatasetInfo, FileRecord
 from vitrail.data.tables import Rows
@@ -34,7 +35,7 @@ class Dataset:
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Raises DataError where `path` is no data-set folder, ArtifactError where it is newer or damaged."""
+        """Raises DataError where `path` is no data-set folder, ArtifactError where it is newer or damaged, SettingError for features that cannot be."""
         self.path = Path(path)
         file = self.path / "dataset.yaml"
         if not self.path.exists():
@@ -49,6 +50,7 @@ class Dataset:
             raise ArtifactError(f"{file} is damaged: it holds no mapping; ingest the data again.")
         if isinstance(values.get("format"), int) and values["format"] > FORMAT:
             raise ArtifactError(f"{self.path} was written by a newer Vitrail (data format {values['format']}, this one reads {FORMAT}): upgrade Vitrail.")
+        read_features(values.get("features") or {}, file.name)  # a person wrote them: what is wrong is told, and the data are sound
         try:
             self.info = DatasetInfo.of(values, where=str(file))
         except SettingError as error:

@@ -127,6 +127,8 @@ class Description(Settings):
     picture_coverage: Coverage | None
     attributes: dict[str, dict[str, Attribute]]
     """table -> column -> facts"""
+    features: dict[str, str] = {}
+    """declared features of rankers, in words"""
     cold: Cold
     parts: dict[str, int]
     """events of each predefined part"""
@@ -160,6 +162,7 @@ def describe(dataset: Dataset) -> Description:
         text_coverage=_coverage(dataset, "text", by_item),
         picture_coverage=_coverage(dataset, "image", by_item),
         attributes={name: _attributes(getattr(dataset, name), info.columns.get(name, {}), role) for name, role in _TABLES.items()},
+        features={name: feature.text for name, feature in info.features.items()},
         cold=_cold(dataset, users, items, by_user, by_item, times),
         parts=_tally(events, "part"),
         positive=info.positive,

@@ -5,7 +5,7 @@ R rows, N items, U users, F fields of an impression.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,10 @@ import polars as pl
 
 from vitrail.data import fields as F
 from vitrail.data.dataset import Dataset
+from vitrail.data.declared import Asked, Declaration, Declared, wanted_of
+from vitrail.data.declared_learn import impressions, interactions, learn_declared
 from vitrail.data.fields import Catalogue, FeatureSpec, Field, FieldSettings
+from vitrail.data.happened import Past
 from vitrail.data.impressions import ImpressionSplit, Rows
 from vitrail.data.log import Log
 from vitrail.data.past import ItemPast
@@ -34,31 +37,44 @@ class Features:
     """every event of every item, where there is a clock"""
     shown: ItemPast | None = None
     """every item shown, with its success, where that is known"""
+    declared: Declared | None = None
+    """features that a person declared"""
 
     def codes(
-        self, log: Log, owners: Int64, starts: Int64, stops: Int64, items: Int64, now: Int64 | None, context: Mapping[str, pl.Series] | None = None
-    ) -> npt.NDArray[np.int32]:
+        self, log: Log, owners: Int64, starts: Int64, stops: Int64, items: Int64, now: Int64 | None, context: Mapping[str, pl.Series] | None = None,
+        who: Int64 | None = None, places: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.int32]:  # fmt: skip
         """(R, F) fields of impressions of `items` (R,) at `now` (R,) microseconds to people whose past is [starts, stops) of `log`, `owners` (R,) saying whose
-        it is there; columns of `context` that are not given are missing."""
+        it is there; columns of `context` that are not given are missing. `who` (R,): their codes, -1 strangers, where the log is not that of all users.
+        `places` (R,) they were shown at, of training rows; none: that at which all are asked."""
         asked, told = self.spec.owned("event"), context or {}
-        names = [f.name for f in asked if f.kind == "number" and f.name not in told and _is_past(f.name)]
+        names = [f.name for f in asked if f.kind == "number" and f.name not in told and f.name not in self.spec.declared and _is_past(f.name)]
         past = F.past_values(names, log, owners, starts, stops, items, now, self.events, self.shown, self.catalogue, self.catalogue.categories(self.spec))
         codes = np.zeros((len(items), len(asked)), dtype=np.int32)
+        declared = self._declared(Asked(owners if who is None else who, items, now, told, None if who is None else log, owners))
         for place, f in enumerate(asked):
-            if f.name in past:
+            if f.name in declared:
+                codes[:, place] = declared[f.name]
+            elif f.neutral is not None:
+                codes[:, place] = F.code_numbers(np.full(len(items), f.neutral) if places is None else places.astype(np.float64), f.edges)
+            elif f.name in past:
                 codes[:, place] = F.code_numbers(past[f.name], f.edges)
             elif f.name in told:
                 codes[:, place] = code_column(told[f.name], f)
         return codes
 
-    def fill(self, rows: Rows) -> Rows:
-        """The rows with their fields and signals coded."""
-        made = self.codes(rows.log, rows.users, rows.starts, rows.stops, rows.items, rows.times, rows.context)
+    def _declared(self, asked: Asked) -> dict[str, npt.NDArray[np.int32]]:
+        return {} if self.declared is None else self.declared.codes(self.spec.declared, asked)
+
+    def fill(self, rows: Rows, *, learning: bool = False) -> Rows:
+        """The rows with their fields and signals coded; only rows to learn from (`learning`) tell where they were shown."""
+        places = rows.positions if learning else None
+        made = self.codes(rows.log, rows.users, rows.starts, rows.stops, rows.items, rows.times, rows.context, places=places)
         return replace(rows, fields=made, signals=F.code_signals(rows.log.weights, self.spec))
 
     def arrays(self) -> Arrays:
         """Named arrays, for the artifact."""
-        found: Arrays = {**self.catalogue.arrays()}
+        found: Arrays = {**self.catalogue.arrays()} | ({} if self.declared is None else self.declared.arrays())
         for name, past in (("events", self.events), ("shown", self.shown)):
             if past is not None:
                 found |= {f"{name}.items": past.items, f"{name}.times": past.times}
@@ -68,17 +84,43 @@ class Features:
     @classmethod
     def of(cls, spec: FeatureSpec, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Features:
         """What `arrays` packed."""
-        catalogue = Catalogue.of({key: value for key, value in arrays.items() if not key.startswith(("events.", "shown."))})  # type: ignore[misc]
+        catalogue = Catalogue.of({key: value for key, value in arrays.items() if not key.startswith(("events.", "shown.", "declared."))})  # type: ignore[misc]
         pasts = {
             name: ItemPast(len(catalogue.items), arrays[f"{name}.items"], arrays[f"{name}.times"], arrays.get(f"{name}.labels"))  # type: ignore[arg-type]
             for name in ("events", "shown")
             if f"{name}.items" in arrays
         }
-        return cls(spec, catalogue, pasts.get("events"), pasts.get("shown"))
+        declared = Declared.of(Declaration.in_(spec), arrays) if spec.declared else None
+        return cls(spec, catalogue, pasts.get("events"), pasts.get("shown"), declared)
 
-    def at(self, known: Log) -> Features:
-        """The same features over another log: what is counted of items is what `known` says."""
-        return replace(self, events=_events(known))
+    def at(self, known: Log, table: pl.DataFrame | None = None) -> Features:
+        """The same features over another log: what is counted is what `known` says, and the rows of `table` that its events came from."""
+        if known.times is None:
+            return self
+        declared = None if self.declared is None else self.declared.over({"interactions": interactions(known, table, self.spec.declared)})
+        return replace(self, events=_events(known), declared=declared)
+
+    def showing(self, parts: Sequence[Rows]) -> Features:
+        """The same features over other things shown: the rows of `parts`."""
+        parts = [part for part in parts if part.times is not None]
+        if not parts or self.shown is None:
+            return self
+        declared = self.declared
+        if declared is not None and "impressions" in declared.pasts:
+            declared = declared.over({"impressions": impressions(parts, self.spec.declared, self.spec.matures)})
+        return replace(self, shown=_shown(self.shown.n_items, parts, self.spec.matures), declared=declared)
+
+    def heard(self, events: pl.DataFrame) -> Features:
+        """The same features once more `events` have happened: columns user and item (codes, -1 unknown), timestamp (microseconds), and what else is known
+        of them (event, value ...)."""
+        items, times = events["item"].to_numpy(), events["timestamp"].to_numpy()
+        there = items >= 0
+        known = None if self.events is None else self.events.heard(items[there], times[there])
+        declared = self.declared
+        if declared is not None:
+            past = Past.of(events["user"].to_numpy(), items, times, events, wanted_of(self.spec.declared, "interactions"))
+            declared = declared.heard("interactions", past.where(there))
+        return replace(self, events=known, declared=declared)
 
 
 def _is_past(name: str) -> bool:
@@ -98,6 +140,11 @@ def _numbers(column: pl.Series) -> npt.NDArray[np.float64]:
     return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
+def _shown(n_items: int, parts: Sequence[Rows], matures: int) -> ItemPast:
+    times = np.concatenate([part.times for part in parts if part.times is not None])
+    return ItemPast(n_items, np.concatenate([part.items for part in parts]), times + matures, np.concatenate([part.labels for part in parts]))
+
+
 def _events(log: Log) -> ItemPast | None:
     return None if log.times is None else ItemPast(log.n_items, np.asarray(log.items, dtype=np.int64), np.asarray(log.times))
 
@@ -114,20 +161,63 @@ def learn(dataset: Dataset, split: ImpressionSplit, settings: FieldSettings, *, 
     fields = [*item_fields, *_context_fields(dataset, train, settings)]
     clock, signal = train.times is not None, train.log.weights is not None
     weights = np.unique(train.log.weights[:1_000_000]) if signal and train.log.weights is not None else np.empty(0)
-    spec = FeatureSpec(fields=fields, signal=signal, signals=F.quantile_edges(weights.astype(np.float64), 16) if signal else [])
+    signals = F.quantile_edges(weights.astype(np.float64), 16) if signal else []
+    spec = FeatureSpec(fields=fields, signal=signal, signals=signals, matures=split.matures)
     shown = split.shown
-    rates = None if shown is None or shown.times is None else ItemPast(len(dataset.items), shown.items, shown.times, shown.labels)
+    rates = None if shown is None or shown.times is None else _shown(len(dataset.items), [shown], split.matures)
     features = Features(spec, catalogue, _events(train.log) if clock else None, rates)
+    if settings.position == "feature":
+        places = _told(train.positions, "position", "position=feature", dataset).astype(np.float64)
+        cut = F.quantile_edges(places, settings.buckets)
+        fields.append(Field(name=F.POSITION, whose="event", kind="number", codes=len(cut) + 3, edges=cut, neutral=settings.neutral))
+        features = replace(features, spec=spec.model_copy(update={"fields": fields}))
+        spec = features.spec
+    if declared := learn_declared(dataset, split, train, settings, [f.name for f in fields if f.whose != "event" or f.name == F.POSITION]):
+        # what is declared under the name of a field of the impression stands in its place
+        fields = [*(f for f in fields if f.name not in declared[0].told.features), *declared[1]]
+        more = {"declared": declared[0].told.features, "units": declared[0].told.units}
+        features = replace(features, spec=spec.model_copy(update={"fields": fields, **more}), declared=declared[0])
+        spec = features.spec
     if not settings.past:
         return features, occurs
     names = ["user count"] + ["user rate"] * signal + ["user gap", "item count", "item gap"] * clock + ["item rate"] * (rates is not None)
     names += [F.AFFINITY + name for name in catalogue.categories(spec)] + [F.AGE + name for name in catalogue.dates] * clock
+    names = [name for name in names if name not in spec.declared]
     values = F.past_values(
         names, train.log, train.users, train.starts, train.stops, train.items, train.times, features.events, rates, catalogue, catalogue.categories(spec)
     )
     edges = {name: F.quantile_edges(values[name], settings.buckets) for name in names}
     made = [Field(name=name, whose="event", kind="number", codes=len(edges[name]) + 3, edges=edges[name]) for name in names]
     return replace(features, spec=spec.model_copy(update={"fields": [*fields, *made]})), occurs
+
+
+def _told(column: npt.NDArray[np.float32] | None, name: str, why: str, dataset: Dataset) -> npt.NDArray[np.float32]:
+    if column is None or np.isnan(column).all():
+        raise DataError(f'The impressions of data set "{dataset.info.name}" have no {name} for {why}: use --split shown with that column, or leave it out.')
+    return column
+
+
+def debiased(rows: Rows, settings: FieldSettings, dataset: Dataset) -> Rows:
+    """Training rows with what `settings` make of the places they were shown at: a success weighs 1 over the chance that it was looked at, at most
+    `largest_weight` (Joachims, Swaminathan and Schnabel, WSDM 2017); where that chance is not known, 1.
+
+    Raises DataError where the rows do not have what it needs.
+    """
+    if settings.position != "weight":
+        return rows
+    if settings.looked_at == "propensity":
+        chance = _told(rows.propensities, "propensity", "looked_at=propensity", dataset)
+    else:
+        places = _told(rows.positions, "position", "position=weight", dataset)
+        if isinstance(settings.looked_at, tuple):
+            known = np.asarray(settings.looked_at, dtype=np.float32)
+            at = np.clip(np.nan_to_num(places, nan=1.0), 1, len(known)).astype(np.int64) - 1
+            chance = np.where(np.isnan(places), np.nan, known[at])
+        else:
+            chance = (np.maximum(places, 1.0) ** -settings.looked_at).astype(np.float32)
+    weights = np.minimum(1 / np.maximum(np.nan_to_num(chance, nan=1.0), 1e-9), settings.largest_weight)
+    found = np.where(rows.labels > 0.5, weights, 1.0).astype(np.float32)
+    return replace(rows, weights=found if rows.weights is None else rows.weights * found)
 
 
 def occurrences(rows: Rows, length: int) -> Int64:

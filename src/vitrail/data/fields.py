@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from pydantic import Field as Bound
 
-from vitrail.config import Settings
+from vitrail.config import NonNegativeFloat, PositiveInt, Settings, Share
+from vitrail.data.declare import Feature
 from vitrail.data.log import Log
 from vitrail.data.past import DAY, ItemPast, affinity, user_gap, user_rate
 from vitrail.data.vocabulary import hash_ids
@@ -26,6 +28,7 @@ MISSING, UNSEEN = 0, 1
 MOST = 16
 """Values of a cell that are read, where a field has several."""
 AFFINITY, AGE = "affinity:", "age:"
+POSITION = "position"
 
 
 class Field(Settings):
@@ -43,6 +46,10 @@ class Field(Settings):
     """of a category of the impression: value i has code 2 + i"""
     hashed: bool = False
     """categories are hashed into the codes"""
+    neutral: float | None = None
+    """of a number that is known of training rows alone: what stands for it in every answer"""
+    keys: list[int] = []
+    """of a declared category: the value with hash i has code 2 + i; they rise"""
 
 
 class FeatureSpec(Settings):
@@ -53,6 +60,12 @@ class FeatureSpec(Settings):
     """edges of what happened at an event of a history; its code is 1 + how many edges are <= it, 0 where it is not known"""
     signal: bool = False
     """whether events of a history say what happened"""
+    declared: dict[str, Feature] = {}
+    """declared features (data.declared), each a field of the event"""
+    units: dict[str, float] = {}
+    """column -> the power of two in which declared sums of it are counted"""
+    matures: int = 0
+    """microseconds after something is shown until its success is known"""
 
     def owned(self, whose: str) -> list[Field]:
         """The fields of items, users or events, in order."""
@@ -68,6 +81,17 @@ class FieldSettings(Settings):
     """Columns of the impressions that become fields, retrieval scores, ranks and sources among them; none: all."""
     past: bool = True
     """Features of the past of each impression become fields: counts, recency, rates, affinity to categories, age of the item."""
+    features: dict[str, Feature] | list[str] | str | None = None
+    """Declared features that become fields: names of those of dataset.yaml, a YAML file of others, or definitions; none: all of dataset.yaml."""
+    position: Literal["ignore", "feature", "weight"] = "ignore"
+    """What is made of the place an item was shown at: nothing; a field while it learns, which is `neutral` in every answer; a weight of successes, 1 over the
+    chance that their place is looked at."""
+    neutral: PositiveInt = 1
+    """The place as which every item is asked."""
+    looked_at: NonNegativeFloat | tuple[Share, ...] | Literal["propensity"] = 1.0
+    """That chance: place ** -looked_at; or one a place, the last for all behind; or the column `propensity` of the impressions."""
+    largest_weight: Annotated[float, Bound(ge=1.0)] = 10.0
+    """Of a success: larger ones are cut."""
     user_id: bool = False
     """The user's id is a field."""
     buckets: int = 32

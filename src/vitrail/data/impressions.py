@@ -17,6 +17,7 @@ import polars as pl
 
 from vitrail.data.batchers import Negatives, draws
 from vitrail.data.dataset import Dataset
+from vitrail.data.declare import microseconds
 from vitrail.data.log import Log
 from vitrail.data.past import before
 from vitrail.data.splits import Pairs, Rated, Shown, SplitSettings, Temporal, parse_split
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 Int64 = npt.NDArray[np.int64]
 RESERVED = ("user", "item", "timestamp", "before", "clicked", "request", "request_id", "position", "weight", "part", "propensity", "variant")
 """Columns of impressions.parquet that are never features: what they say is not known when an item is ranked."""
+PER_ROW = ("times", "weights", "fields", "outcomes", "positions", "propensities")
+"""What rows may have beside what they must."""
 CLICKED = "clicked"
 """The success that every row tells of."""
 
@@ -59,6 +62,10 @@ class Rows:
     """(E,) coded signals of the log, once they are learned"""
     outcomes: npt.NDArray[np.float32] | None = None
     """(R, K) further successes of the rows, 0 or 1, NaN where they are not known; for rankers of several objectives"""
+    positions: npt.NDArray[np.float32] | None = None
+    """(R,) places they were shown at, from 1, NaN where that is not known"""
+    propensities: npt.NDArray[np.float32] | None = None
+    """(R,) chances that they were looked at, NaN where that is not known"""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -71,7 +78,7 @@ class Rows:
     def where(self, keep: npt.NDArray[np.bool_]) -> Rows:
         """The rows with `keep` (R,) true, order kept, over the same log."""
         rows = np.flatnonzero(keep)
-        cut: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else value[rows] for name in ("times", "weights", "fields", "outcomes")}
+        cut: dict[str, Any] = {name: None if (value := getattr(self, name)) is None else value[rows] for name in PER_ROW}
         context = {name: column.gather(rows) for name, column in self.context.items()}
         return replace(self, users=self.users[rows], items=self.items[rows], labels=self.labels[rows], stops=self.stops[rows], context=context, **cut)
 
@@ -109,6 +116,8 @@ class ImpressionSplit:
     shown: Rows | None
     """all rows where they are things really shown (none for drawn pairs): what success rates so far are counted from"""
     leaks: tuple[str, ...] = ()
+    matures: int = 0
+    """microseconds after a row until its success is known"""
 
     def with_outcomes(self, conditions: Mapping[str, str]) -> ImpressionSplit:
         """The same cut with further successes of its rows: see `Rows.with_outcomes`."""
@@ -127,8 +136,17 @@ def rank_split(info: DatasetInfo, text: str | SplitSettings | None) -> Pairs | R
 
 def make_impressions(dataset: Dataset, settings: Pairs | Rated | Shown) -> ImpressionSplit:
     """The rows of `dataset` cut as `settings` say. Raises DataError where the data lack what the split needs or a part comes out empty."""
+    seen: Rows | None = None
+    said: tuple[str, ...] = ()
+    told = settings.model_dump(mode="json")
     if isinstance(settings, Shown):
         rows, parts, log, of_log = _shown(dataset, settings)
+        if settings.within is None:  # splits without a window keep the fingerprint they had
+            told = settings.model_dump(mode="json", exclude={"within", "objective", "pending", "largest_weight"})
+        else:
+            from vitrail.data.attribution import attributed
+
+            rows, seen, parts, said = attributed(rows, parts, log, dataset, settings)
     else:
         log = dataset.log(ties=settings.ties, seed=settings.seed)
         of_log = _cut(log, settings, dataset)
@@ -139,8 +157,9 @@ def make_impressions(dataset: Dataset, settings: Pairs | Rated | Shown) -> Impre
         if not len(part):
             raise DataError(f'The split "{settings.text}" of data set "{dataset.info.name}" leaves no {name} row: use another share or another split.')
     return ImpressionSplit(
-        name=settings.name, settings=settings.model_dump(mode="json"), train=train, valid=valid if len(valid) else None, test=test,
-        known=log.where(of_log != TEST), shown=None if isinstance(settings, Pairs) else rows, leaks=_leaks(train, test),
+        name=settings.name, settings=told, train=train, valid=valid if len(valid) else None, test=test,
+        known=log.where(of_log != TEST), shown=None if isinstance(settings, Pairs) else rows if seen is None else seen, leaks=(*_leaks(train, test), *said),
+        matures=microseconds(settings.within) if isinstance(settings, Shown) and settings.within else 0,
     )  # fmt: skip
 
 
@@ -212,6 +231,8 @@ def _shown(dataset: Dataset, settings: Shown) -> tuple[Rows, npt.NDArray[np.int8
     """The rows of impressions.parquet, and the part of every event of the log: that of the rows at its time."""
     table, info = dataset.impressions, dataset.info
     log = dataset.log()
+    if settings.within is not None and "clicked" not in table.columns:
+        table = table.with_columns(clicked=pl.lit(0.0))
     if lack := [name for name in ("user", "item", "clicked") if name not in table.columns]:
         raise DataError(f'impressions.parquet of data set "{info.name}" has no column "{lack[0]}": write it again with user, item, clicked and timestamp.')
     if log.weights is None and log.rows is not None and "value" in dataset.interactions.columns and not dataset.interactions["value"].null_count():
@@ -232,7 +253,8 @@ def _shown(dataset: Dataset, settings: Shown) -> tuple[Rows, npt.NDArray[np.int8
         raise DataError(f'impressions.parquet of data set "{info.name}" has neither a timestamp nor "before", so no history can be found: write it again.')
     weights = table["weight"].cast(pl.Float32).to_numpy() if "weight" in table.columns else None
     context = {name: table[name] for name in table.columns if name not in RESERVED}
-    rows = Rows(users, items, table["clicked"].cast(pl.Float32).to_numpy(), stops, log, times, weights, context)
+    positions, chances = (table[name].cast(pl.Float32).fill_null(np.nan).to_numpy() if name in table.columns else None for name in ("position", "propensity"))
+    rows = Rows(users, items, table["clicked"].cast(pl.Float32).to_numpy(), stops, log, times, weights, context, positions=positions, propensities=chances)
     if settings.cut == "given" and "part" in table.columns:
         parts = table["part"].replace_strict({"train": TRAIN, "valid": VALID, "test": TEST}, return_dtype=pl.Int8).to_numpy()
     elif times is None:

@@ -6,18 +6,23 @@ the same functions, so that their values are equal. Missing is NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from vitrail.data.log import Log
+from vitrail.data.windows import NEVER, Stream, Streams
 
 Int64 = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]
 DAY = 86_400_000_000
 """Microseconds."""
+FRESH = 1 << 16
+"""Events that may be heard before all are sorted anew."""
+SUCCESS, UNIT = "success", 2.0**-32
+"""Successes are added up in whole numbers of this, so that sums are exact."""
 
 
 def before(log: Log, owners: Int64, moments: Int64) -> Int64:
@@ -30,7 +35,7 @@ def before(log: Log, owners: Int64, moments: Int64) -> Int64:
 
 @dataclass(frozen=True)
 class ItemPast:
-    """The events of every item in time order, so that any moment can be asked: how often, when last, with what success."""
+    """The events of every item, so that any moment can be asked: how often, when last, with what success."""
 
     n_items: int
     items: Int64
@@ -39,38 +44,59 @@ class ItemPast:
     """(E,) microseconds since 1970"""
     labels: npt.NDArray[np.float32] | None = None
     """(E,) success of each event, where events are things shown"""
+    later: ItemPast | None = None
+    """what was heard since"""
 
     @cached_property
-    def _index(self) -> tuple[Int64, Int64, Int64, Int64, Float]:
-        moments = np.unique(self.times)
-        order = np.lexsort([self.times, self.items])
-        keys = self.items[order] * (len(moments) + 1) + np.searchsorted(moments, self.times[order])
-        starts = np.searchsorted(keys, np.arange(self.n_items + 1) * (len(moments) + 1)).astype(np.int64)
-        labels = np.zeros(len(order)) if self.labels is None else self.labels[order].astype(np.float64)
-        return moments, keys, starts, self.times[order], np.concatenate([[0.0], np.cumsum(labels)])
+    def _stream(self) -> Stream:
+        return self._of(None)
 
-    def _span(self, items: Int64, now: Int64) -> tuple[Int64, Int64]:
-        moments, keys, starts, _, _ = self._index
-        stops = np.searchsorted(keys, items * (len(moments) + 1) + np.searchsorted(moments, now)).astype(np.int64)
-        return starts[items], stops
+    def _of(self, earlier: Stream | None) -> Stream:
+        labels = {} if self.labels is None else {SUCCESS: np.rint(self.labels.astype(np.float64) / UNIT).astype(np.int64)}
+        return Stream(self.items, self.times, labels, earlier)
+
+    @cached_property
+    def _streams(self) -> Streams:
+        return Streams([self._stream] if self.later is None else [self._stream, self.later._of(self._stream)])
+
+    def heard(self, items: Int64, times: Int64) -> ItemPast:
+        """This, once more events have happened."""
+        more = ItemPast(self.n_items, items, times)
+        later = more if self.later is None else self.later._and(more)
+        if len(later.items) > FRESH:
+            return ItemPast(self.n_items, self.items, self.times, self.labels)._and(later)
+        found = replace(self, later=later)
+        found.__dict__["_stream"] = self._stream  # the large index stays
+        return found
+
+    def _and(self, more: ItemPast) -> ItemPast:
+        labels = None if self.labels is None or more.labels is None else np.concatenate([self.labels, more.labels])
+        return ItemPast(self.n_items, np.concatenate([self.items, more.items]), np.concatenate([self.times, more.times]), labels)
+
+    @property
+    def moment(self) -> int:
+        """When the newest event happened; NEVER without one."""
+        return self._streams.moment
 
     def count(self, items: Int64, now: Int64) -> Float:
         """(R,) events of each item before each moment."""
-        start, stop = self._span(items, now)
-        return (stop - start).astype(np.float64)
+        return self._streams.asked(items, None, now).count.astype(np.float64)
 
     def gap(self, items: Int64, now: Int64) -> Float:
         """(R,) days since the item's last event; NaN where there was none."""
-        start, stop = self._span(items, now)
-        times = self._index[3]
-        last = times[np.maximum(stop - 1, 0)] if len(times) else np.zeros_like(now)
-        return np.where(stop > start, (now - last) / DAY, np.nan)
+        return days_since(self._streams.asked(items, None, now).newest, now)
 
     def rate(self, items: Int64, now: Int64) -> Float:
         """(R,) mean success of the item's events; NaN where there was none."""
-        start, stop = self._span(items, now)
-        total = self._index[4]
-        return np.where(stop > start, (total[stop] - total[start]) / np.maximum(stop - start, 1), np.nan)
+        asked = self._streams.asked(items, None, now)
+        successes = np.zeros(len(items), dtype=np.int64) if self.labels is None else asked.total(SUCCESS)
+        return np.where(asked.count > 0, successes * UNIT / np.maximum(asked.count, 1), np.nan)
+
+
+def days_since(moments: Int64, now: Int64) -> Float:
+    """(R,) days from each moment to `now`; NaN where it is NEVER."""
+    there = moments != NEVER
+    return np.where(there, (now - np.where(there, moments, 0)) / DAY, np.nan)
 
 
 def user_gap(log: Log, starts: Int64, stops: Int64, now: Int64) -> Float:

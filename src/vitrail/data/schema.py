@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any, Literal
 
 from vitrail.config import Settings
+from vitrail.data.declare import Feature
 from vitrail.errors import DataError
 
 FORMAT = 1
@@ -55,6 +56,8 @@ class DatasetInfo(Settings):
     """users, items, events, rejected, repaired."""
     columns: dict[str, dict[str, Kind]] = {}
     """table (items, users, interactions) -> attribute -> kind."""
+    features: dict[str, Feature] = {}
+    """Declared features of rankers (data.declare)."""
     image_root: str | None = None
     files: dict[str, FileRecord] = {}
     origin: dict[str, Any] = {}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vitrail.config import NonNegativeFloat, PositiveInt, Settings, Share, parse_assignments, read_yaml
+from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, Share, parse_assignments, read_yaml
+from vitrail.data.declare import Duration
 from vitrail.errors import DataError, SettingError, unknown
 from vitrail.resources import afford_memory, free_memory
 
@@ -154,6 +155,20 @@ class Shown(_Rows):
     name: Literal["shown"] = "shown"
     cut: Literal["given", "time"] = "given"
     """given: the parts the rows came with, and by time where they came with none."""
+    within: Duration | None = None
+    """A row is a success where an event of its user with its item comes within so long after it, e.g. 3d; none: where it was clicked."""
+    objective: str | None = None
+    """Which events of the data set are meant, e.g. event == "buy"; none: all that count."""
+    pending: Literal["leave_out", "weigh"] = "leave_out"
+    """Of rows whose window is not over when their part ends: left out; or, where they train, kept, with successes weighed by how many come so soon."""
+    largest_weight: PositiveFloat = 10.0
+    """Of such a success: larger ones are cut."""
+
+    @model_validator(mode="after")
+    def _has_a_window(self) -> Shown:
+        if self.within is None and (self.objective is not None or self.pending != "leave_out"):
+            raise ValueError("objective and pending are about events within a window; say how long with within=3d")
+        return self
 
 
 class Everything(SplitSettings):

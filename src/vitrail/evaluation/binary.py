@@ -68,9 +68,33 @@ def gauc(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.in
     return float(np.average(value[kept], weights=share)), int(kept.sum()), int((~kept).sum())
 
 
-def chosen_by(metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer]) -> float:
-    """What a ranker is selected by: its AUC or its GAUC."""
-    return auc(labels, scores) if metric == "auc" else gauc(labels, scores, groups)[0]
+def chosen_by(
+    metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer], weights: npt.NDArray[np.floating] | None = None
+) -> float:  # fmt: skip
+    """What a ranker is selected by: its AUC or its GAUC; with `weights` (R,) of the rows where some successes stand for more than one."""
+    if weights is None:
+        return auc(labels, scores) if metric == "auc" else gauc(labels, scores, groups)[0]
+    value, counts = weighted_auc(labels, scores, np.zeros_like(groups) if metric == "auc" else groups, weights)
+    kept = ~np.isnan(value)
+    return float(np.average(value[kept], weights=counts[kept])) if kept.any() else float("nan")
+
+
+def weighted_auc(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer], weights: npt.NDArray[np.floating]
+) -> tuple[Float, Int]:
+    """AUC of each group (G,) where a pair of rows counts as the product of their weights (R,), NaN without both classes; and rows of each group (G,)."""
+    y, s, w = np.asarray(labels, dtype=np.float64), np.asarray(scores), np.asarray(weights, dtype=np.float64)
+    _, group = np.unique(groups, return_inverse=True)
+    order = np.lexsort([s, group])
+    g, v, up, down = group[order], s[order], (w * y)[order], (w * (1 - y))[order]
+    fresh = np.ones(len(order), dtype=bool)
+    fresh[1:] = (g[1:] != g[:-1]) | (v[1:] != v[:-1])
+    tie = np.cumsum(fresh) - 1
+    of_tie, before = np.bincount(tie, weights=down), np.concatenate([[0.0], np.cumsum(np.bincount(tie, weights=down))])
+    ups, downs, counts = np.bincount(g, weights=up), np.bincount(g, weights=down), np.bincount(g)
+    below = before[tie] + of_tie[tie] / 2 - np.concatenate([[0.0], np.cumsum(downs)])[g]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.bincount(g, weights=up * below) / np.where(ups * downs > 0, ups * downs, np.nan), counts
 
 
 def log_losses(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Float:

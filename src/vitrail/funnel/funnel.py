@@ -102,6 +102,7 @@ class Funnel(AnswersEverybody):
         self._rng = np.random.default_rng(seed)
         self._withdrawn: Tensor | None = None
         self._allowed = lru_cache(maxsize=64)(self._allow)
+        self.heard = 0
 
     @property
     def name(self) -> str:
@@ -141,6 +142,23 @@ class Funnel(AnswersEverybody):
         if known.times is None:
             return set()
         return {(self.item_ids.ids[code], time) for code, time in zip(known.items.tolist(), known.times.tolist(), strict=True)}
+
+    @property
+    def counts(self) -> bool:
+        """Whether its ranker counts what happens."""
+        return self.ranking is not None and hasattr(self.ranking.model, "hear")
+
+    def hear(self, events: pl.DataFrame) -> None:
+        """Let the ranker count `events` (user, item, timestamp in microseconds, event, value): what is known of people already is passed over."""
+        users, items = self.user_ids.encode(events["user"]), self.item_ids.encode(events["item"])
+        told = events.with_columns(user=users, item=items)
+        people = np.unique(users[users >= 0])
+        known = self.known.histories(people)
+        if known.times is not None and len(people):
+            seen = {"user": np.repeat(people, known.lengths.numpy()), "item": known.items.numpy(), "timestamp": known.times.numpy()}
+            told = told.join(pl.DataFrame(seen), on=["user", "item", "timestamp"], how="anti", maintain_order="left")
+        if self.ranking is not None and len(told):
+            self.ranking.hear(told)
 
     # the stages
 
@@ -238,13 +256,14 @@ class Funnel(AnswersEverybody):
         questions = self.base._questions(users, histories)
         return Ask(questions, self._allowed(condition), None if include_seen or not self.file.filter.seen else questions)
 
-    def _followed(self, user: str, history: Sequence[str]) -> Sets:
-        """One history: what is known of `user`, then `history`, whose times are not known; it weighs 1 an event."""
+    def _followed(self, user: str, history: Sequence[str], times: Sequence[int] | None) -> Sets:
+        """One history: what is known of `user`, then `history` and its `times`, where they are known; it weighs 1 an event."""
         known, later = self.known.histories(self.user_ids.encode([user])), self.item_ids.encode(list(history))
         fresh = torch.from_numpy(later[later >= 0])
+        when = None if times is None or known.times is None else torch.cat([known.times, torch.tensor(times, dtype=torch.int64)[torch.from_numpy(later >= 0)]])
         weights = None if known.weights is None else torch.cat([known.weights, torch.ones(len(fresh))])
         items = torch.cat([known.items, fresh])
-        return Sets(known.users, torch.tensor([0, len(items)]), items, None, weights)
+        return Sets(known.users, torch.tensor([0, len(items)]), items, when, weights)
 
     def recommend(
         self,
@@ -314,8 +333,10 @@ class Funnel(AnswersEverybody):
         budget_ms: float | None = None,
         diversity: float | None = None,
         explore: float | None = None,
+        times: Sequence[int] | None = None,
     ) -> dict[str, Any]:
-        """One question, plain Python out: the service's path. With both `user` and `history`, the history is what happened after that which is known.
+        """One question, plain Python out: the service's path. With both `user` and `history`, the history is what happened after that which is known, at
+        `times` in microseconds, where that is known.
 
         -> {user, fallback, degraded, milliseconds: {stage: ms}, items: [{item, rank, score, sources, why, propensity where a policy explores}]}; `explain`
         puts the rank of an item at each stage, and the items of the history that carried it, into `why`, and what each stage did into `trace`.
@@ -323,7 +344,7 @@ class Funnel(AnswersEverybody):
         funnel has no such stage.
         """
         if user is not None and history is not None:
-            questions = self._followed(user, history)
+            questions = self._followed(user, history, times)
             asked = Ask(questions, self._allowed(filter), None if include_seen or not self.file.filter.seen else questions)
         else:
             asked = self.ask(None if user is None else [user], None if history is None else [history], include_seen, filter)

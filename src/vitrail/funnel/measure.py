@@ -131,7 +131,7 @@ def evaluate_funnel(
             raise DataError(f'The split "{settings.text}" has no test part: build the funnel with another split.')
         if funnel.ranking is not None and protocol.history_at_test == "everything before" and isinstance(settings, Temporal):
             # each query is asked when its event happens; by then a service has seen what happened to items since the fit
-            funnel.ranking.observe(dataset.log(ties=settings.log_ties, seed=settings.seed))
+            funnel.ranking.observe(dataset.log(ties=settings.log_ties, seed=settings.seed), dataset.interactions)
         asked[name] = _measure(funnel, split.test, protocol, protocol.fingerprint(dataset.fingerprint, split.settings), k, queries, progress)
         users = np.unique(np.concatenate([users, split.test.histories.users.numpy()]))
     milliseconds, late = _times(funnel, users, k, requests)

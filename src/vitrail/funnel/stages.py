@@ -62,11 +62,16 @@ class Ranking:
         card = getattr(self.model, "card", None)
         return "rank" if card is None else str(card.name)
 
-    def observe(self, known: Log) -> None:
-        """Let a ranker that counts what happened to items count from `known` on: the state of a service that has seen more than the fit. What a request
-        sees of it lies strictly before its moment."""
+    def observe(self, known: Log, table: pl.DataFrame | None = None) -> None:
+        """Let a ranker that counts what happened count from `known` on, whose events are rows of `table`: the state of a service that has seen more than the
+        fit. What a request sees of it lies strictly before its moment."""
         if known.times is not None and hasattr(self.model, "observe"):
-            self.model.observe(known)
+            self.model.observe(known, *(() if table is None else (table,)))
+
+    def hear(self, events: pl.DataFrame) -> None:
+        """Let a ranker that counts what happens count `events` too: user and item (codes), timestamp (microseconds), and what else is known of them."""
+        if hasattr(self.model, "hear"):
+            self.model.hear(events)
 
     def scores(self, histories: Sets, fused: Fused, now: Int64 | None) -> Float64:
         """(B, K) scores, -inf where no candidate is; chances where the model is a ranker."""

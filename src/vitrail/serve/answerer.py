@@ -75,6 +75,20 @@ class Grows(Protocol):
 
 
 @runtime_checkable
+class Hears(Protocol):
+    """Counts what happens while it serves."""
+
+    counts: bool
+    """Whether anything in it does; else it is told of nothing."""
+    heard: int
+    """The place in the store of the newest event it was told of."""
+
+    def hear(self, events: pl.DataFrame) -> None:
+        """Events in the order they came: user, item (ids), timestamp (microseconds), event, value. What it knows already it passes over."""
+        ...
+
+
+@runtime_checkable
 class Searches(Protocol):
     """Finds items by text or picture."""
 
@@ -97,6 +111,8 @@ class Question:
     budget_ms: float | None = None
     diversity: float | None = None
     explore: float | None = None
+    times: list[int] | None = None
+    """When the events of the history happened, in microseconds, where that is known"""
     trouble: str | None = None
     """Why the history lacks the user's newest events, where it does."""
 
@@ -130,7 +146,7 @@ class Asker:
                 if name not in self._takes:
                     raise SettingError(f'The model "{self.answerer.name}" has no stage that takes "{name}": leave it out.')
                 words[name] = share
-        for name, value in (("context", question.context), ("explain", question.explain or None), ("budget_ms", question.budget_ms)):
+        for name, value in (("context", question.context), ("explain", question.explain or None), ("budget_ms", question.budget_ms), ("times", question.times)):
             if value is not None and name in self._takes:
                 words[name] = value
         more = 0 if self._overlays else len(self._withdrawn)

@@ -19,7 +19,7 @@ import polars as pl
 from vitrail.data.conditions import matches
 from vitrail.errors import ResourceError, VitrailError
 from vitrail.evaluation.intervals import wilson
-from vitrail.serve.answerer import Question, Remembers, rows_of
+from vitrail.serve.answerer import Hears, Question, Remembers, rows_of
 from vitrail.serve.meter import Meter
 from vitrail.serve.models import Change, Models, Version, read_plan
 from vitrail.serve.newcomers import Content, with_content
@@ -43,6 +43,8 @@ AWAY = "The newest events could not be read: the answer goes by what the model k
 ANSWER = ("fallback", "degraded", "items", "propensities")
 INNER = 0.8
 """Part of the time budget that an answerer which minds it is told of; the rest is for whatever comes around it."""
+HEARD = 10_000
+"""Events that a model is told of at once."""
 LISTENING = 4
 """Questions that may wait for the shadow; more are not asked of it."""
 
@@ -118,6 +120,26 @@ class Live:
             except VitrailError as error:
                 logger.error("a plan of models is not followed", extra={"facts": {"reason": str(error), "current": self.models.plan.current}})
         self._take(self.store.item_changes(self._version))
+        self._tell(self.store)
+
+    def _tell(self, store: Store) -> None:
+        """Let the models that count what happens hear of the events that came since, of whatever process."""
+        for answerer in [version.asker.answerer for version in self.models.state[1].values()]:
+            if not isinstance(answerer, Hears) or not answerer.counts:
+                continue
+            told = []
+            while found := store.events(answerer.heard, HEARD):
+                told.append(self._counted([event for _, event in found]))
+                answerer.heard = found[-1][0]
+            if told:
+                answerer.hear(pl.concat(told))
+
+    def _counted(self, events: Sequence[Event]) -> pl.DataFrame:
+        """Those that are history, as a table; one that says it is yet to come would make all others old, and is none."""
+        kinds, moment = self.history_kinds, now()
+        events = [event for event in events if (not kinds or event.kind in kinds) and event.timestamp <= moment]
+        schema = {"user": pl.String, "item": pl.String, "timestamp": pl.Int64, "event": pl.String, "value": pl.Float64}
+        return pl.DataFrame([(event.user, event.item, event.timestamp, event.kind, event.value) for event in events], schema=schema, orient="row")
 
     def _take(self, changes: Sequence[ItemChange]) -> None:
         fresh = [change for change in changes if change.version > self._version]
@@ -182,7 +204,8 @@ class Live:
             stored = [event for event in stored if (event.item, event.timestamp) not in known]
         if not stored:
             return question
-        return replace(question, history=[event.item for event in stored] + (question.history or []))
+        times = [event.timestamp for event in stored] if not question.history else None
+        return replace(question, history=[event.item for event in stored] + (question.history or []), times=times)
 
     async def _answer(self, version: Version, question: Question) -> dict[str, Any]:
         if self.budget_ms is None:

@@ -28,6 +28,7 @@ from vitrail.data.fields import FeatureSpec, FieldSettings, code_signals
 from vitrail.data.impressions import Rows
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
+from vitrail.data.windows import NEVER
 from vitrail.errors import SettingError
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, System, TrainSettings
 
@@ -213,9 +214,13 @@ class Ranker(System):
             logits[torch.from_numpy(chosen)] = self.logit(batch.to(device)).float().cpu()
         return logits
 
-    def observe(self, known: Log) -> None:
-        """Count what happened to items from `known` on: the state of a service that has seen more than the fit."""
-        self.source = self.source.at(known)
+    def observe(self, known: Log, table: pl.DataFrame | None = None) -> None:
+        """Count what happened from `known` on, whose events came from rows of `table`: the state of a service that has seen more than the fit."""
+        self.source = self.source.at(known, table)
+
+    def hear(self, events: pl.DataFrame) -> None:
+        """Count `events` too, as they come: columns user and item (codes, -1 unknown), timestamp (microseconds), and what else is known of them."""
+        self.source = self.source.heard(events)
 
     def rows_at(self, histories: Sets, candidates: Tensor, now: Tensor | int | None = None, context: Mapping[str, pl.Series] | None = None) -> Rows:
         """The impressions of `candidates` (B, K) item codes to B people at `now` (B,) microseconds, as rows with their fields, B * K of them.
@@ -229,8 +234,8 @@ class Ranker(System):
         )  # fmt: skip
         owners = np.repeat(np.arange(len(users)), K)
         items = candidates.reshape(-1).numpy()
-        moments = None if (when := self._moments(now, len(users))) is None else np.repeat(when, K)
-        fields = self.source.codes(log, owners, log.indptr[owners], log.indptr[owners + 1], items, moments, context)
+        moments = None if (when := self._moments(now, len(users), log.times)) is None else np.repeat(when, K)
+        fields = self.source.codes(log, owners, log.indptr[owners], log.indptr[owners + 1], items, moments, context, np.repeat(users, K))
         labels = np.zeros(len(items), dtype=np.float32)
         return Rows(owners, items, labels, log.indptr[owners + 1], log, moments, fields=fields, signals=code_signals(log.weights, self.spec))
 
@@ -240,10 +245,12 @@ class Ranker(System):
         assert fields is not None
         return torch.from_numpy(fields).view(*candidates.shape, -1)
 
-    def _moments(self, now: Tensor | int | None, n: int) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    def _moments(self, now: Tensor | int | None, n: int, times: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, np.dtype[np.int64]] | None:
         if now is not None:
             return np.broadcast_to(np.asarray(now, dtype=np.int64), (n,))
-        newest = [past.times.max() for past in (self.source.events, self.source.shown) if past is not None and len(past.times)]
+        known = ((self.source.events, 0), (self.source.shown, self.spec.matures))
+        newest = [past.moment - later for past, later in known if past is not None and past.moment != NEVER]
+        newest += [int(times.max())] if newest and times is not None and len(times) else []
         return np.full(n, max(newest) + 1, dtype=np.int64) if newest else None
 
     @torch.no_grad()

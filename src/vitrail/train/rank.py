@@ -14,9 +14,9 @@ import torch
 
 from vitrail.blocks.modality import to_int8
 from vitrail.data.dataset import Dataset
-from vitrail.data.features import Features, learn
+from vitrail.data.declare import chosen
+from vitrail.data.features import Features, debiased, learn
 from vitrail.data.impressions import CLICKED, ImpressionSplit, Rows, make_impressions, rank_split
-from vitrail.data.past import ItemPast
 from vitrail.data.splits import SplitSettings
 from vitrail.errors import DataError, SettingError
 from vitrail.evaluation import binary
@@ -60,19 +60,23 @@ def protocol_of(dataset: Dataset, split: ImpressionSplit) -> RankProtocol:
 
 
 def prepare(dataset: Dataset, settings: SplitSettings, config: Any, names: Sequence[str] = (), split: ImpressionSplit | None = None) -> Prepared:
-    """Cut `dataset` into impressions (none where `split` has them), learn the fields on the training rows and code train and valid; `names` of content
-    vectors that the system reads."""
+    """Cut `dataset` into impressions (none where `split` has them), learn the fields on the training rows and code train and valid, which tell where items
+    were shown, since they are what is learned and selected from; `names` of content vectors that the system reads."""
     assert settings.name in ("pairs", "rated", "shown")
-    split = (split or make_impressions(dataset, settings)).with_outcomes(_objectives(config))  # type: ignore[arg-type]
+    whole = split or make_impressions(dataset, settings)  # type: ignore[arg-type]
+    split = whole.with_outcomes(_objectives(config))
     features, occurs = learn(dataset, split, config, length=max(config.length, config.searched))
-    saved = features.at(split.known) if features.events is not None else features  # what is counted of items never holds the test part
-    if features.shown is not None:
-        saved = _without(saved, split)
+    # what is counted never holds the test part
+    saved = features.at(split.known, dataset.interactions).showing([part for part in (whole.train, whole.valid) if part is not None])
     tables = {name: torch.from_numpy(np.array(array)) for name, array in saved.arrays().items()} | {"occurrences": torch.from_numpy(occurs)}
     given, vectors = _content(dataset, config, names)
+
+    def filled(part: Rows) -> Rows:
+        return debiased(features.fill(part, learning=True), config, dataset)
+
     return Prepared(
         split, features, Sizes(len(dataset.users), len(dataset.items), vectors, features.spec), replace(given, tables=tables), protocol_of(dataset, split),
-        features.fill(split.train), None if split.valid is None else features.fill(split.valid),
+        filled(split.train), None if split.valid is None else filled(split.valid),
     )  # fmt: skip
 
 
@@ -89,13 +93,6 @@ def _content(dataset: Dataset, config: Any, names: Sequence[str]) -> tuple[Given
 def _objectives(config: Any) -> dict[str, str]:
     """What a ranker of several objectives learns beside `clicked`: name -> condition."""
     return getattr(config, "objectives", {})
-
-
-def _without(features: Features, split: ImpressionSplit) -> Features:
-    """The same features with the success of items counted from training and validation rows only."""
-    parts = [part for part in (split.train, split.valid) if part is not None and part.times is not None]
-    items, times = (np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "times"))
-    return replace(features, shown=ItemPast(len(features.catalogue.items), items, times, np.concatenate([part.labels for part in parts])))
 
 
 def fit_ranker(
@@ -121,6 +118,8 @@ def fit_ranker(
         raise SettingError("A ranker is calibrated on its validation part and cannot be fitted on it again: leave --refit out.")
     system = cls.card.name
     settings = rank_split(dataset.info, split)
+    if declared := chosen(config.features, dataset.info.features):
+        config = config.but({"features": declared})  # a run says what its features are, whatever becomes of their file
     made = prepare(dataset, settings, config, cls.wants(config).vectors)
     where = house.pick_device(device)
     run = Run(
@@ -161,10 +160,11 @@ def train_ranker(
         return Progress(epoch=steps, finished=True, seconds=time.perf_counter() - started)
     validate = None
     if (valid := made.valid) is not None:
+        weights = valid.weights if config.position == "weight" else None
 
         def validate(model: System) -> float:
             assert isinstance(model, Ranker)
-            value = binary.chosen_by(config.metric, valid.labels > 0.5, model.eval().predict(valid).numpy(), valid.users)
+            value = binary.chosen_by(config.metric, valid.labels > 0.5, model.eval().predict(valid).numpy(), valid.users, weights)
             if np.isnan(value):
                 raise DataError(f"The validation part has no {'user' if config.metric == 'gauc' else 'rows'} with both successes and failures: choose another "
                                 f"split{', or --set metric=auc' if config.metric == 'gauc' else ''}.")  # fmt: skip
@@ -197,13 +197,12 @@ def part_rows(model: Ranker, info: Mapping[str, Any], dataset: Dataset, part: st
     """
     from vitrail.train.fit import recorded_split
 
-    split = make_impressions(dataset, recorded_split(info["split"])).with_outcomes(_objectives(model.config))  # type: ignore[arg-type]
+    whole = make_impressions(dataset, recorded_split(info["split"]))  # type: ignore[arg-type]
+    split = whole.with_outcomes(_objectives(model.config))
     asked = split.test if part == "test" else split.valid
     if asked is None:
         raise DataError(f"This run has no {part} part: it was fitted with the split {info['split'].get('name')}; fit with another --split.")
-    full = model.source.at(asked.log) if model.source.events is not None else model.source
-    if split.shown is not None and split.shown.times is not None:
-        full = replace(full, shown=ItemPast(len(dataset.items), split.shown.items, split.shown.times, split.shown.labels))
+    full = model.source.at(asked.log, dataset.interactions).showing([] if whole.shown is None else [whole.shown])
     return full.fill(asked), split
 
 

@@ -110,7 +110,8 @@ class LightGBM(Ranker):
 
         def of_scores(scores: Any) -> float:
             assert valid is not None and measure is not None
-            return measure(valid.labels[order] > 0.5, scores, valid.users[order])
+            more = (valid.weights[order],) if c.position == "weight" and valid.weights is not None else ()
+            return measure(valid.labels[order] > 0.5, scores, valid.users[order], *more)
 
         text = trees.grow(params, c.rounds, c.patience, self.names, self.categorical, train, chosen, of_scores)
         self.text = trees.as_buffer(text)
