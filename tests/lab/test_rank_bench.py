@@ -12,7 +12,8 @@ from vitrail.cli import app
 from vitrail.errors import SettingError
 from vitrail.evaluation.binary import RankEvaluation, paired_gauc
 from vitrail.funnel.recommender import load
-from vitrail.lab.compare import compare, of_family
+from vitrail.lab.compare import compare
+from vitrail.lab.members import of_family
 from vitrail.lab.rank_bench import RankBench, open_bench
 from vitrail.lab.runs import compare_runs
 from vitrail.lab.seeds import read_seat

@@ -91,6 +91,7 @@ def compare(
     space: SpaceFile = None,
     metric: MetricName = None,
     family: Annotated[str | None, typer.Option(metavar="NAME", help="All systems of a family that the data allow, e.g. ranking, multimodal.")] = None,
+    without: Annotated[list[str] | None, typer.Option(metavar="SYSTEM", help="With --family: leave this one out; repeat for more.")] = None,
     baseline: Annotated[str | None, typer.Option(metavar="SYSTEM", help="Test every system against this one only.")] = None,
     refit: Annotated[bool, typer.Option("--refit", help="After selection, fit again on train and valid.")] = False,
     tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Significance tests.")] = True,
@@ -115,8 +116,8 @@ def compare(
         other = next(name for name in names if name not in runs)
         raise SettingError(f'"{runs[0]}" is a run and "{other}" a system: compare systems, or finished runs.')
     if runs:
-        if assignments or space or split or protocol or family:
-            raise SettingError("Finished runs have their settings, split and protocol: leave --set, --space, --split, --protocol and --family out.")
+        if assignments or space or split or protocol or family or without:
+            raise SettingError("Finished runs have their settings, split and protocol: leave --set, --space, --split, --protocol, --family and --without out.")
         result = compare_runs(
             names, data=data, out=out, metric=metric, baseline=baseline, tests=tests, recipes=recipes, report=report, quiet=quiet
         )
@@ -130,7 +131,7 @@ def compare(
         result = run(
             names, data, out=out, split=split, protocol=protocol, seeds=seeds, trials=trials, budget=budget, metric=metric, refit=refit,
             settings=parse_assignments(assignments or ()), space=space, baseline=baseline, tests=tests, seed=seed, recipes=recipes, report=report,
-            family=family, device=device, quiet=quiet,
+            family=family, without=without or (), device=device, quiet=quiet,
         )  # fmt: skip
     for warning in result["warnings"]:
         show.warn(warning)

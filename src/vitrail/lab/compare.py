@@ -15,12 +15,13 @@ from vitrail.data.splits import SplitSettings
 from vitrail.errors import DataError, SettingError, unknown
 from vitrail.files import read_json, write_json
 from vitrail.lab.bench import LEAST_USERS, Bench, Clock, check_needs, duration, hold, remember, remember_budget
+from vitrail.lab.members import members, told
 from vitrail.lab.pace import Pace, held
 from vitrail.lab.page import copy_page, read_curves, write_page
 from vitrail.lab.plan import PAGE, Plan, make_plan, timed
 from vitrail.lab.rank_bench import open_bench
 from vitrail.lab.seeds import Seat, seat, settled
-from vitrail.lab.space import Space, as_json, for_system, read_space, space_of
+from vitrail.lab.space import Space, as_begun, as_json, begun_with, for_system, read_space, space_of
 from vitrail.lab.table import gather, published
 from vitrail.lab.tune import Say, check_numbers, check_valid, line, plain
 from vitrail.lab.tuner import Tuner, need_optuna
@@ -39,6 +40,7 @@ def compare(
     budget: float | None = None,
     metric: str | None = None,
     family: str | None = None,
+    without: Sequence[str] = (),
     refit: bool = False,
     settings: Mapping[str, Any] | None = None,
     space: Mapping[str, Any] | str | Path | None = None,
@@ -56,32 +58,30 @@ def compare(
     Each system gets `trials` trials on validation, then `seeds` seeds (from `seed` on), each measured on test once. `budget` in hours;
     `settings` and `space`: `{"sasrec.dim": 64}`, `{"sasrec": {"dim": 64}}` or `{"dim": 64}` for every system that has it; what is set is not
     tuned. `baseline`: test every system against that one only; `tests` false: no tests; `recipes`: a folder of recipes with published
-    numbers; `metric` none: ndcg@10, of rankers gauc; `family`: beside `systems`, all systems of a family that the data allow. Raises
-    VitrailError: one sentence, before anything is run.
+    numbers; `metric` none: ndcg@10, of rankers gauc; `family`: beside `systems`, all systems of a family that the data allow, but for
+    those in `without`. Raises VitrailError: one sentence, before anything is run.
     """
     say = say or (lambda text: None if quiet else print(text, file=sys.stderr))  # noqa: T201
     dataset = data if isinstance(data, Dataset) else Dataset(data)
-    if family is not None:
-        found, left_out = of_family(family, dataset, settings or {})
-        for name, why in left_out.items():
-            say(f"  {name} is left out: {why}")
-        systems = [*systems, *(name for name in found if name not in systems)]
-    names = check_systems(systems)
+    found, left_out = members(systems, family, without, dataset, settings or {})
+    for text in told(left_out):
+        say(f"  {text}")
+    names = check_systems(found)
     check_numbers(trials, budget)
     _check_seeds(names, seeds, tests)
     if baseline is not None and baseline not in names:
         raise unknown("system in this comparison", baseline, names)
     bench = open_bench(names, dataset, split, metric, refit, device, quiet, protocol)
-    fixed = fixed_settings(names, settings or {})
+    folder, known = Path(out), [*names, *left_out]
+    fixed = fixed_settings(names, settings or {}, known)
     configs = {name: bench.config(name, fixed[name]) for name in names}
     check_needs(configs, bench.dataset)
     check_users(bench, tests)
     asked = read_space(space) if isinstance(space, str | Path) else dict(space or {})
-    spaces, memory = _spaces(bench, names, fixed, asked if trials else None)
+    spaces, memory = _spaces(bench, names, fixed, asked if trials else None, known, begun_with(folder))
     if any(spaces.values()):
         check_valid(bench)
         need_optuna()
-    folder = Path(out)
     request: dict[str, Any] = {
         "systems": names, "data": bench.dataset.fingerprint, "split": bench.split.settings, "protocol": bench.protocol.model_dump(mode="json"),
         "seeds": list(range(seed, seed + seeds)), "trials": trials, "metric": bench.metric, "settings": fixed,
@@ -104,7 +104,7 @@ def compare(
         command = command_of(names, bench, {**request, "budget": budget}, refit, baseline, tests, asked, seed)
         result, evaluations, compared = gather(
             bench, seats, {name: tuner.result() for name, tuner in tuners.items()}, plan, held(plan, tuners, seats),
-            baseline=baseline, tests=tests, published=published(recipes, names, bench, refit), command=command, spent=spent,
+            baseline=baseline, tests=tests, published=published(recipes, names, bench, refit), command=command, spent=spent, notes=told(left_out),
         )  # fmt: skip
         write_json(folder / "result.json", result)
         curves = {name: read_curves(folder / name / f"seed-{seed}") for name in names}
@@ -116,23 +116,6 @@ def compare(
         estimate = f" (the estimate was {duration(plan.expected)}, at most {duration(plan.at_most)})"
         say(f"{duration(spent)} in all{estimate}; the page is at {folder / 'report.html'}")
     return result
-
-
-def of_family(family: str, dataset: Dataset, settings: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """The systems of `family` that `dataset` allows, and why each of the others is left out. Raises SettingError for an unknown family."""
-    by_family: dict[str, list[str]] = {}
-    for name in registry.names():
-        by_family.setdefault(registry.card(name).family, []).append(name)
-    if family not in by_family:
-        raise unknown("family", family, by_family)
-    names, left_out = by_family[family], {}
-    fixed = {name: for_system(settings, name, registry.find(name).Config.model_fields, names) for name in names}
-    for name in names:
-        try:
-            check_needs({name: registry.find(name).Config.of(fixed[name], where=f'settings of system "{name}"')}, dataset)
-        except DataError as error:
-            left_out[name] = str(error).replace("; nothing was run", "")
-    return [name for name in names if name not in left_out], left_out
 
 
 def check_systems(systems: Sequence[str]) -> list[str]:
@@ -170,32 +153,34 @@ def check_users(bench: Bench, tests: bool) -> None:
         raise DataError(f"The test part asks {users} users, too few for a significance test (at least {LEAST_USERS}): use more data, or --no-tests.")
 
 
-def fixed_settings(names: list[str], settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is set by hand, a system each. Raises SettingError for a key that no system knows."""
-    fields = {name: registry.find(name).Config.model_fields for name in names}
-    known = {key for own in fields.values() for key in own}
+def fixed_settings(names: list[str], settings: Mapping[str, Any], known: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """What is set by hand, a system each; it may be for systems in `known` too. Raises SettingError for a key that no system knows."""
+    known = known or names
+    _check_keys(settings, known)
+    return {name: for_system(settings, name, registry.find(name).Config.model_fields, known) for name in names}
+
+
+def _check_keys(settings: Mapping[str, Any], systems: Sequence[str]) -> None:
+    known = {key for name in systems for key in registry.find(name).Config.model_fields}
     for key in settings:
-        if "." not in key and key not in names and key not in known:
+        if "." not in key and key not in systems and key not in known:
             raise unknown("setting of these systems", key, known)
-    return {name: for_system(settings, name, fields[name], names) for name in names}
 
 
 def _spaces(
-    bench: Bench, names: list[str], fixed: Mapping[str, dict[str, Any]], asked: Mapping[str, Any] | None
-) -> tuple[dict[str, Space], dict[str, int]]:
+    bench: Bench, names: list[str], fixed: Mapping[str, dict[str, Any]], asked: Mapping[str, Any] | None, known: Sequence[str],
+    begun: Mapping[str, Any],
+) -> tuple[dict[str, Space], dict[str, int]]:  # fmt: skip
     """What is tuned (nothing where `asked` is none) and the bytes needed, a system each. Raises VitrailError."""
     spaces: dict[str, Space] = {}
     memory: dict[str, int] = {}
     for name in names:
         config, cls = bench.config(name, fixed[name]), registry.find(name)
         memory[name] = bench.check_memory(name, config)
-        own = None if asked is None else for_system(asked, name, cls.Config.model_fields, names)
-        spaces[name] = {} if own is None else space_of(cls, config, bench.dataset.info, len(bench.dataset.items), fixed=fixed[name], asked=own)
-    if asked:
-        known = {key for name in names for key in registry.find(name).Config.model_fields}
-        for key in asked:
-            if "." not in key and key not in names and key not in known:
-                raise unknown("setting of these systems", key, known)
+        own = None if asked is None else for_system(asked, name, cls.Config.model_fields, known)
+        found = {} if own is None else space_of(cls, config, bench.dataset.info, len(bench.dataset.items), fixed=fixed[name], asked=own)
+        spaces[name] = found if own is None or name not in begun else as_begun(found, begun[name], own)
+    _check_keys(asked or {}, known)
     return spaces, memory
 
 
