@@ -5,8 +5,8 @@ import pytest
 import vitrail.lab.compare as module
 from vitrail.errors import SettingError
 from vitrail.files import write_json
-from vitrail.lab.compare import compare, fixed_settings
-from vitrail.lab.members import ASKED, members, of_family, told
+from vitrail.lab.compare import compare
+from vitrail.lab.members import ASKED, best_baseline, fixed_settings, members, of_family, outsiders, told
 from vitrail.testing import checkerboard
 
 
@@ -47,6 +47,17 @@ def test_bad_members_are_a_sentence(data, family, without, says):
     with pytest.raises(SettingError, match=says) as error:
         members(["item-knn"], family, without, data, {})
     assert "\n" not in str(error.value)
+
+
+def test_the_best_baseline_is_looked_for_outside_the_family():
+    assert outsiders(["bm3", "ease", "popular"], None) == ["ease", "popular"] and outsiders(["ease", "bm3"], "multimodal") == ["ease"]
+    with pytest.raises(SettingError, match='not of the family "multimodal", and all of these are'):
+        outsiders(["bm3", "freedom"], None)
+    name, why = best_baseline(["ease", "popular"], {"ease": 0.25, "popular": 0.125}, "recall@20")
+    assert name == "ease" and why == (
+        "The baseline is ease, the best on validation of the systems of other families (Recall@20 0.2500, before popular 0.1250)."
+    )
+    assert best_baseline(["ease"], {"ease": 0.5}, "ndcg@10")[1].endswith("(NDCG@10 0.5000, and alone).")
 
 
 def test_who_is_left_out_is_named_in_the_report_and_a_range_that_changed_since_stays_as_begun(data, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from typing import Any
 
 from vitrail.data.dataset import Dataset
 from vitrail.errors import DataError, SettingError, unknown
+from vitrail.evaluation.plots import label
 from vitrail.lab.bench import check_needs
 from vitrail.lab.space import for_system
 from vitrail.systems import registry
@@ -62,6 +63,50 @@ def of_family(
     return [name for name in names if name not in left_out], left_out
 
 
+def check_systems(systems: Sequence[str]) -> list[str]:
+    """The names, known and distinct, at least two. Raises SettingError."""
+    for name in systems:
+        registry.find(name)
+    twice = [name for n, name in enumerate(systems) if name in systems[:n]]
+    if twice:
+        raise SettingError(f'System "{twice[0]}" is named twice: to compare two settings of it, fit both and compare the runs.')
+    if len(systems) < 2:
+        raise SettingError(f"A comparison needs at least 2 systems, and {len(systems)} is named: add one, e.g. popular.")
+    return list(systems)
+
+
+def fixed_settings(names: list[str], settings: Mapping[str, Any], known: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """What is set by hand, a system each; it may be for systems in `known` too. Raises SettingError for a key that no system knows."""
+    known = known or names
+    check_keys(settings, known)
+    return {name: for_system(settings, name, registry.find(name).Config.model_fields, known) for name in names}
+
+
+def check_keys(settings: Mapping[str, Any], systems: Sequence[str]) -> None:
+    """Raises SettingError for a key that is neither a setting of any of `systems` nor one of their names."""
+    known = {key for name in systems for key in registry.find(name).Config.model_fields}
+    for key in settings:
+        if "." not in key and key not in systems and key not in known:
+            raise unknown("setting of these systems", key, known)
+
+
 def told(left_out: Mapping[str, str]) -> list[str]:
     """What of a family is left out though nobody asked for it, a sentence each."""
     return [f"{name} is left out: {why}" for name, why in left_out.items() if why != ASKED]
+
+
+def outsiders(names: Sequence[str], family: str | None) -> list[str]:
+    """The systems that are not of `family` (none: that of the first one): among them the best baseline is looked for. Raises SettingError for none."""
+    own = family or registry.card(names[0]).family
+    found = [name for name in names if registry.card(name).family != own]
+    if not found:
+        raise SettingError(f'--baseline best is the best of the systems that are not of the family "{own}", and all of these are: add others, e.g. item-knn.')
+    return found
+
+
+def best_baseline(found: Sequence[str], validation: Mapping[str, float], metric: str) -> tuple[str, str]:
+    """Which of `found` is the best by its value on `validation`, and why in a sentence."""
+    best = max(found, key=lambda name: validation[name])
+    rest = [f"{name} {validation[name]:.4f}" for name in sorted(found, key=lambda name: -validation[name]) if name != best]
+    beside = f", before {', '.join(rest)}" if rest else ", and alone"
+    return best, f"The baseline is {best}, the best on validation of the systems of other families ({label(metric)} {validation[best]:.4f}{beside})."

@@ -14,6 +14,7 @@ from vitrail.evaluation.compare import Comparison
 from vitrail.evaluation.evaluator import Evaluation
 from vitrail.evaluation.report import Section, number, write_report
 from vitrail.files import write_text
+from vitrail.lab import beside_page
 from vitrail.lab.bench import duration
 from vitrail.lab.markdown import kept_epochs, markdown, whole_fit
 from vitrail.lab.sentences import bare, gain
@@ -44,12 +45,15 @@ def write_page(
     drawn |= {f"by_{group}": plots.slices_plot(ordered, group, metric) for group in plots.SLICES}
     drawn |= {f"against_{price.partition('@')[0]}": plots.tradeoff_plot(ordered, metric, price) for price in plots.PRICES}
     drawn |= {f"training_{'loss' if key == 'loss' else 'validation'}": plots.curves_plot(curves, key, list(by_name)) for key in ("loss", metric)}
+    beside = beside_page.pictures(result)
+    drawn |= beside
     for name, picture in drawn.items():
         if picture is not None:
             for kind in FORMATS:
                 save(picture, folder / "plots" / f"{name}.{kind}")
     pictures = [picture for picture in (cost, tuning) if picture is not None]
-    sections = [effects_section(result), published_section(result), tuning_section(result), cost_section(result, pictures), how_section(result)]
+    sections = [effects_section(result), *beside_page.sections(result, beside), published_section(result), tuning_section(result)]
+    sections += [cost_section(result, pictures), how_section(result)]
     return write_report(
         folder / "report.html",
         evaluations,
@@ -58,7 +62,7 @@ def write_page(
         describe=describe(dataset).model_dump(),
         curves=curves,
         compared=compared,
-        answers=result["sentences"],
+        answers=[*filter(None, [result.get("baseline")]), *result["sentences"]],
         spread={row["system"]: row["sd"] for row in result["systems"]},
         sections=[section for section in sections if section is not None],
     )
@@ -107,10 +111,10 @@ def cost_section(result: Mapping[str, Any], drawn: Sequence[Figure]) -> Section:
         tune = "" if not cost["tune_seconds"] else duration(cost["tune_seconds"])
         parameters = f"{facts[name]['parameters']:,}"
         rows.append((name, tune, fits, duration(cost["fit_seconds"]), whole_fit(cost), epochs, f"{cost['evaluate_seconds']:.2f} s", memory, parameters))
-    columns = ("System", "Tuning", "Seeds", "Training of a seed", "Its whole fit, wall / CPU", "Epochs kept", "Test of a seed", "Memory at the peak", "Numbers")
+    columns = ("System", "Tuning", "Seeds", "Training of a seed", "Its whole fit, wall / CPU", "Epochs kept", "Test of a seed", "Peak memory", "Parameters")
     note = (
         "Time on this machine, means over seeds; training is without its validations, the whole fit is with them, by the clock and of the processor. "
-        "Memory is that of the whole process while it fitted and tested."
+        "Memory is that of the whole process while it fitted and tested, the most over seeds; parameters are numbers that are learned, or stored where none is."
     )
     return Section("What it costs", note, columns, rows, figures=drawn)
 

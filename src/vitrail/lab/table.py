@@ -99,6 +99,7 @@ def summary(compared: Comparison, evaluations: Sequence[Evaluation], seats: Mapp
                 "epochs": [s.cost["epochs"] for s in seats[name]],
                 "cut": [s.seed for s in seats[name] if s.cost.get("cut")],
                 "parameters": seats[name][0].cost["parameters"],
+                "cold_items": answers_cold(seats[name]),
             }
             for name in order
         ],
@@ -110,6 +111,14 @@ def deterministic(name: str, seats: Sequence[Seat]) -> bool:
     """Whether one row stands for every seed."""
     try:
         return registry.find(seats[0].system).deterministic
+    except SettingError:  # a plug-in that is not loaded
+        return False
+
+
+def answers_cold(seats: Sequence[Seat]) -> bool:
+    """Whether it answers with items that have no training event."""
+    try:
+        return registry.card(seats[0].system).can.cold_items
     except SettingError:  # a plug-in that is not loaded
         return False
 
