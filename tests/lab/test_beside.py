@@ -112,7 +112,7 @@ def test_what_does_not_fit_the_budget_is_named_and_a_larger_one_goes_on(data: Da
     result = compare(("vbpr", "item-knn"), data, out=tmp_path / "c", budget=1, **given)
     assert not result["content"]["rows"] and result["content"]["late"] == {"vbpr": 6}
     assert [job["system"] for job in result["splits"]["late"]] == ["vbpr", "item-knn"]
-    assert "There was no time to fit vbpr under ratio, item-knn under ratio" in result["splits"]["sentences"][-1]
+    assert "Under ratio there was no time to fit vbpr, item-knn;" in result["splits"]["sentences"][-1]
     assert "changed content: vbpr (6); the same command with a larger --budget goes on" in result["content"]["sentences"][-1]
     seen: list[float] = []
     monkeypatch.setattr("vitrail.lab.beside._left", lambda clock, end: lambda: seen.append(end) or 1000.0)
@@ -131,7 +131,7 @@ def test_a_part_of_the_budget_is_kept(data: Dataset) -> None:
 
 def test_refusals_before_anything_is_run(data: Dataset, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"systems": ("item-knn", "popular"), "content": True}, SettingError, "none of these does"),
+        ({"systems": ("item-knn", "popular"), "settings": {}, "content": True}, SettingError, "none of these does"),
         ({"retrain": True}, SettingError, "a part of --content"),
         ({"also_split": ["temporl"]}, SettingError, 'Did you mean "temporal"'),
         ({"also_split": ["leave_one_out"]}, SettingError, "in this comparison already"),

@@ -41,7 +41,7 @@ def test_ranks_and_sentences():
     assert result["sentences"] == [
         "random and temporal: Kendall's tau .33 between the orders of 3 systems, 1 of 3 pairs turned round; a leads the first, b the second by Recall@20.",
         "Under temporal the deadline stopped c, so that these numbers are lower bounds.",
-        "There was no time to fit d under temporal; the same command with a larger --budget goes on.",
+        "Under temporal there was no time to fit d; the same command with a larger --budget goes on.",
     ]
     assert result["late"] == [{"system": "d", "split": "temporal"}]
 

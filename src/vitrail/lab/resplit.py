@@ -144,7 +144,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     for n in sorted({row["condition"] for row in result["rows"] if row["cut"] and row["condition"]}):
         cut = [row["system"] for row in result["rows"] if row["cut"] and row["condition"] == n]
         told.append(f"Under {texts[n]} the deadline stopped {', '.join(cut)}, so that these numbers are lower bounds.")
-    if result["late"]:
-        named = ", ".join(f"{job['system']} under {job['split']}" for job in result["late"])
-        told.append(f"There was no time to fit {named}; the same command with a larger --budget goes on.")
+    for text in dict.fromkeys(job["split"] for job in result["late"]):
+        named = ", ".join(job["system"] for job in result["late"] if job["split"] == text)
+        told.append(f"Under {text} there was no time to fit {named}; the same command with a larger --budget goes on.")
     return told
