@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import vitrail.lab.compare as module
 from vitrail.cli import app
 from vitrail.data.dataset import Dataset
-from vitrail.errors import DataError, SettingError
-from vitrail.lab import worth
+from vitrail.errors import DataError, SettingError, VitrailError
+from vitrail.lab import resplit, worth
 from vitrail.lab.bench import Bench
 from vitrail.lab.beside import PART, Beside
 from vitrail.lab.compare import compare
@@ -119,6 +119,34 @@ def test_what_does_not_fit_the_budget_is_named_and_a_larger_one_goes_on(data: Da
     more = compare(("vbpr", "item-knn"), data, out=tmp_path / "c", budget=2, **given)
     assert len(more["content"]["rows"]) == 6 and not more["content"]["late"] and not more["splits"]["late"] and len(more["splits"]["rows"]) == 4
     assert max(seen) == pytest.approx(0.95 * 7200 - PAGE)
+
+
+def test_what_cannot_be_measured_or_fitted_is_named_and_the_rest_goes_on(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seat, measured = resplit.seat, worth.measured
+
+    def fitted(bench: Any, system: str, *more: Any) -> Any:
+        if system == "popular":
+            raise SettingError("It cannot be.")
+        return seat(bench, system, *more)
+
+    def read(run: Any, change: Any, *more: Any) -> Any:
+        if change[1] == "image":
+            raise VitrailError("The scores are NaN.")
+        return measured(run, change, *more)
+
+    monkeypatch.setattr(resplit, "seat", fitted)
+    monkeypatch.setattr(worth, "measured", read)
+    given: dict[str, Any] = {**GIVEN, "settings": {}, "tests": False, "seeds": 1, "content": True, "also_split": ["ratio"]}
+    result = compare(("content-knn", "popular"), data, out=tmp_path / "c", **given)
+    assert result["content"]["failed"] == {"content-knn": "The scores are NaN."} and {row["kind"] for row in result["content"]["rows"]} == {"text"}
+    assert result["splits"]["failed"] == [{"system": "popular", "split": "ratio", "why": "It cannot be."}] and not result["splits"]["orders"]
+    assert "Under ratio popular could not be fitted: It cannot be." in result["splits"]["sentences"]
+
+
+def test_the_best_baseline_by_the_best_trial_where_seeds_were_not_measured_by_the_metric(data: Dataset, tmp_path: Path) -> None:
+    given = {**GIVEN, "settings": {}, "metric": "recall@3", "trials": 1, "seeds": 1}
+    result = compare(("content-knn", "popular", "item-knn"), data, out=tmp_path / "c", **given, baseline="best")
+    assert result["baseline"].startswith("The baseline is item-knn") and {test["b"] for test in result["tests"]} == {"item-knn"}
 
 
 def test_a_part_of_the_budget_is_kept(data: Dataset) -> None:

@@ -18,14 +18,15 @@ def made(*, retrain=False, cold=True):
     ]
     content = {
         "metric": "recall@20", "kinds": {name: ["text"] for name in whole}, "missing": [0.5], "noise": [1.0], "retrain": retrain, "whole": whole,
-        "rows": rows, "still": [], "late": {}, "sentences": ["Content is read."],
+        "rows": rows, "still": [], "failed": {}, "late": {}, "sentences": ["Content is read."],
     }  # fmt: skip
     cells = [
         {"system": name, "condition": place, "mean": 0.3 - 0.1 * rank, "rank": rank + 1, "cut": place == 1 and name == "bm3"}
         for place, order in enumerate((NAMES, NAMES[:0:-1])) for rank, name in enumerate(order)
     ]  # fmt: skip
     conditions = [{"split": text, "queries": 1200, "protocol": "", "events": 9, "fits": 1} for text in ("mmrec_random", "temporal:test=0.2")]
-    splits = {"metric": "recall@20", "conditions": conditions, "rows": cells, "orders": [order_of(0, 1, cells)], "late": [], "sentences": ["The order turns."]}
+    orders = [order_of(0, 1, cells)]
+    splits = {"metric": "recall@20", "conditions": conditions, "rows": cells, "orders": orders, "late": [], "failed": [], "sentences": ["The order turns."]}
     systems = [{"system": name, "mean": {"recall@20": 0.3 - 0.1 * n}, "slices": slices, "cold_items": name == "vbpr"} for n, name in enumerate(NAMES)]
     return {"metric": "recall@20", "systems": systems, "content": content, "splits": splits}
 

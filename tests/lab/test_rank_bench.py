@@ -102,6 +102,7 @@ def test_refusals(data, tmp_path):
         ({"metric": "logloss"}, "by gauc or auc"),
         ({"metric": "auc"}, "--metric gauc, or --no-tests"),
         ({"split": "temporal"}, "makes none"),
+        ({"content": True}, "these are rankers"),
     ):
         with pytest.raises(SettingError, match=says):
             compare(**{"systems": ("logistic", "din"), "data": data, "out": tmp_path / "c", "quiet": True, **more})

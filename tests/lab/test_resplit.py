@@ -35,12 +35,13 @@ def test_kendalls_tau_by_hand():
 
 def test_ranks_and_sentences():
     rows = [{**row, "cut": (row["system"], row["condition"]) == ("c", 1)} for row in ROWS if row["condition"] < 2]
-    result = record([bench("random"), bench("temporal", queries=7)], rows, [Job("d", 0, None, None)], 5)
+    result = record([bench("random"), bench("temporal", queries=7)], rows, [Job("d", 0, None, None)], 5, [(Job("e", 0, None, None), "It is too small.")])
     assert [row["rank"] for row in result["rows"]] == [1, 2, 3, 4, 2, 1, 3]
     assert [(c["split"], c["queries"], c["fits"]) for c in result["conditions"]] == [("random", 10, 5), ("temporal", 7, 1)]
     assert result["sentences"] == [
         "random and temporal: Kendall's tau .33 between the orders of 3 systems, 1 of 3 pairs turned round; a leads the first, b the second by Recall@20.",
         "Under temporal the deadline stopped c, so that these numbers are lower bounds.",
+        "Under temporal e could not be fitted: It is too small.",
         "Under temporal there was no time to fit d; the same command with a larger --budget goes on.",
     ]
     assert result["late"] == [{"system": "d", "split": "temporal"}]

@@ -44,7 +44,7 @@ def test_what_is_left_is_told_of_the_same_seeds():
         Job("b", 0, "without", "text", 1.0, 0): {"value": 0.5, "moved": False},
     }  # fmt: skip
     late = [Job("a", 1, "missing", "text", 0.5, 1)] * 2
-    result = record(bench, {"a": ("text",), "b": ("text",)}, seats(a=(0.2, 0.4), b=(0.5,)), found, late, retrain=True)
+    result = record(bench, {"a": ("text",), "b": ("text",)}, seats(a=(0.2, 0.4), b=(0.5,)), found, late, True, {"b": "The scores are NaN."})
     rows = {(row["system"], row["what"]): row for row in result["rows"]}
     gone = rows["a", "without"]
     assert gone["mean"] == pytest.approx(0.15) and gone["share"] == pytest.approx(0.5) and gone["n"] == 2 and gone["sd"] == pytest.approx(0.0707, abs=1e-4)
@@ -54,7 +54,8 @@ def test_what_is_left_is_told_of_the_same_seeds():
         "Without text after the fit, a keeps 50 % of its Recall@20 (0.1500 of 0.3000).",
         "Without text from the start (fitted anew), a keeps 75 % of its Recall@20 (0.3000 of 0.4000).",
         "Nothing that is done to content after the fit moves b: it was read in training only.",
+        "Some of b could not be measured over changed content: The scores are NaN.",
         "There was no time for these measurements over changed content: a (2); the same command with a larger --budget goes on.",
     ]
-    assert "--retrain tells" in sentences({**result, "retrain": False, "late": {}})[-1]
+    assert "--retrain tells" in sentences({**result, "retrain": False, "late": {}, "failed": {}})[-1]
     assert worth._names(["a", "b", "c"]) == "a, b and c"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrail.data.splits import parse_split
-from vitrail.errors import DataError, SettingError
+from vitrail.errors import ArtifactError, DataError, ResourceError, SettingError, VitrailError
 from vitrail.evaluation.plots import label
 from vitrail.files import fingerprint
 from vitrail.lab.bench import Bench
@@ -70,7 +70,9 @@ def resplit(
 ) -> tuple[dict[str, Any], int]:  # fmt: skip
     """Fit what is not fitted yet, in the seconds that `left` tells, each in its share of them; the record, and how many were fitted now. `chosen`: settings."""
     todo = [job for job in jobs if not settled(job.run, budget)]
-    cells, late = [], []
+    cells: list[dict[str, Any]] = []
+    late: list[Job] = []
+    failed: list[tuple[Job, str]] = []
     for job in jobs:
         own, deadline = others[job.split], None
         if job in todo and left is not None:
@@ -82,7 +84,13 @@ def resplit(
                 continue
             deadline = _until(left, rest - max(seconds, job.row.epoch))
         config = own.config(job.system, chosen[job.system]).model_dump(mode="json", exclude_unset=True)
-        made = seat(own, job.system, config, seed, job.run, refit, deadline, budget)
+        try:
+            made = seat(own, job.system, config, seed, job.run, refit, deadline, budget)
+        except (ResourceError, DataError, ArtifactError):
+            raise
+        except VitrailError as error:  # settings that were chosen under one split need not do under another
+            failed.append((job, str(error)))
+            continue
         save()
         cells.append({"system": job.system, "condition": job.split + 1, "mean": made.evaluation.metrics[bench.metric], "cut": bool(made.cost["cut"])})
         say(f"  {job.system}, {own.settings.text}: test {bench.metric} {cells[-1]['mean']:.4f}{', stopped by the deadline' if cells[-1]['cut'] else ''}")
@@ -90,16 +98,17 @@ def resplit(
     for name, seeds in seats.items():
         mean = statistics.fmean(s.evaluation.metrics[bench.metric] for s in seeds)
         first.append({"system": name, "condition": 0, "mean": mean, "cut": any(s.cost.get("cut") for s in seeds)})
-    return record([bench, *others], [*first, *cells], late, max(len(own) for own in seats.values())), len(todo) - len(late)
+    found = record([bench, *others], [*first, *cells], late, max(len(own) for own in seats.values()), failed)
+    return found, len(todo) - len(late) - len(failed)
 
 
 def _until(left: Left, kept: float) -> Left:
     return lambda: left() - kept
 
 
-def record(benches: Sequence[Bench], rows: list[dict[str, Any]], late: Sequence[Job], seeds: int) -> dict[str, Any]:
+def record(benches: Sequence[Bench], rows: list[dict[str, Any]], late: Sequence[Job], seeds: int, failed: Sequence[tuple[Job, str]] = ()) -> dict[str, Any]:
     """`conditions`, the first of them the comparison's own; `rows` of {system, condition, mean, rank, cut}; `orders` of two conditions each: Kendall's tau over
-    the systems of both, and how many pairs turned round; `late`: what there was no time for; `sentences`."""
+    the systems of both, and how many pairs turned round; `late`: what there was no time for, `failed`: what could not be fitted and why; `sentences`."""
     metric = benches[0].metric
     for place in range(len(benches)):
         for rank, cell in enumerate(sorted((c for c in rows if c["condition"] == place), key=lambda c: -c["mean"]), start=1):
@@ -112,6 +121,7 @@ def record(benches: Sequence[Bench], rows: list[dict[str, Any]], late: Sequence[
     result = {
         "metric": metric, "conditions": conditions, "rows": rows, "orders": orders,
         "late": [{"system": job.system, "split": benches[job.split + 1].settings.text} for job in late],
+        "failed": [{"system": job.system, "split": benches[job.split + 1].settings.text, "why": why} for job, why in failed],
     }  # fmt: skip
     return {**result, "sentences": sentences(result)}
 
@@ -144,6 +154,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     for n in sorted({row["condition"] for row in result["rows"] if row["cut"] and row["condition"]}):
         cut = [row["system"] for row in result["rows"] if row["cut"] and row["condition"] == n]
         told.append(f"Under {texts[n]} the deadline stopped {', '.join(cut)}, so that these numbers are lower bounds.")
+    told += [f"Under {job['split']} {job['system']} could not be fitted: {job['why']}" for job in result["failed"]]
     for text in dict.fromkeys(job["split"] for job in result["late"]):
         named = ", ".join(job["system"] for job in result["late"] if job["split"] == text)
         told.append(f"Under {text} there was no time to fit {named}; the same command with a larger --budget goes on.")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitrail.errors import ArtifactError, DataError, ResourceError, VitrailError
 from vitrail.evaluation.plots import label
 from vitrail.files import fingerprint, read_json, write_json
 from vitrail.funnel.recommender import Recommender, load
@@ -80,6 +81,7 @@ def worth(
     found: dict[Job, dict[str, Any]] = {}
     took: dict[tuple[str, bool], list[float]] = {}
     late: list[Job] = []
+    failed: dict[str, str] = {}
     opened: tuple[Path, Recommender] | None = None
     made = 0
     for job in jobs:
@@ -97,8 +99,14 @@ def worth(
             if opened is None or opened[0] != run:
                 opened = (run, load(run))
             what = "without" if job.what == ANEW else job.what
-            deadline = left if trained else None
-            write_json(file, measured(opened[1], (what, job.kind, job.level, job.draw), bench.dataset, bench.metric, job.what == ANEW, bench.device, deadline))
+            change, deadline = (what, job.kind, job.level, job.draw), left if trained else None
+            try:
+                write_json(file, measured(opened[1], change, bench.dataset, bench.metric, job.what == ANEW, bench.device, deadline))
+            except (ResourceError, DataError, ArtifactError):
+                raise
+            except VitrailError as error:  # such as scores that are no numbers, of a system that cannot do without
+                failed.setdefault(job.system, str(error))
+                continue
             took.setdefault(which, []).append(time.perf_counter() - began)
             made += 1
             save()
@@ -106,15 +114,16 @@ def worth(
                 value = read_json(file)["value"]
                 say(f"  {job.system}, seed {job.seed}, {'fitted anew ' if job.what == ANEW else ''}without {job.kind}: test {bench.metric} {value:.4f}")
         found[job] = read_json(file)
-    return record(bench, kinds, seats, found, late, retrain), made
+    return record(bench, kinds, seats, found, late, retrain, failed), made
 
 
 def record(
     bench: Bench, kinds: Mapping[str, Sequence[str]], seats: Mapping[str, Sequence[Seat]], found: Mapping[Job, Mapping[str, Any]], late: Sequence[Job],
-    retrain: bool,
+    retrain: bool, failed: Mapping[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     """`rows` of {system, what, kind, level, mean, sd, share, n, cut}: means over seeds and draws, `share` of what the same seeds reach with all content;
-    `still`: systems that nothing moved; `late`: what there was no time for, system -> measurements; `sentences`."""
+    `still`: systems that nothing moved; `late`: what there was no time for, system -> measurements; `failed`: system -> why the first of its measurements that
+    could not be made was not; `sentences`."""
     metric = bench.metric
     wholes = {name: {s.seed: s.evaluation.metrics[metric] for s in seats[name]} for name in kinds}
     groups: dict[tuple[str, str, str, float], list[Job]] = {}
@@ -136,7 +145,7 @@ def record(
     result = {
         "metric": metric, "kinds": {name: list(names) for name, names in kinds.items()}, "missing": list(MISSING), "noise": list(NOISE), "retrain": retrain,
         "whole": {name: statistics.fmean(own.values()) for name, own in wholes.items()}, "rows": rows, "still": still,
-        "late": {name: sum(job.system == name for job in late) for name in dict.fromkeys(job.system for job in late)},
+        "failed": dict(failed), "late": {name: sum(job.system == name for job in late) for name in dict.fromkeys(job.system for job in late)},
     }  # fmt: skip
     return {**result, "sentences": sentences(result)}
 
@@ -156,6 +165,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     if still:
         more = "" if result["retrain"] else "; what it is worth there, --retrain tells"
         told.append(f"Nothing that is done to content after the fit moves {_names(still)}: it was read in training only{more}.")
+    told += [f"Some of {name} could not be measured over changed content: {why}" for name, why in result["failed"].items()]
     if result["late"]:
         named = ", ".join(f"{name} ({count})" for name, count in result["late"].items())
         told.append(f"There was no time for these measurements over changed content: {named}; the same command with a larger --budget goes on.")
