@@ -110,13 +110,13 @@ def rare_plot(result: Mapping[str, Any]) -> Figure | None:
 
 
 def content_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: a row a system and kind."""
+    """Columns and rows: a row a system and kind, the best system first."""
     by_cell = {(row["system"], row["kind"], row["what"], row["level"]): row for row in content["rows"]}
     wanted = [("missing", level) for level in content["missing"]] + [("without", 1.0)] + [("noise", level) for level in content["noise"]]
     wanted += [(ANEW, 1.0)] if content["retrain"] else []
     rows = []
-    for system, names in content["kinds"].items():
-        for n, kind in enumerate(names):
+    for system in sorted(content["kinds"], key=lambda name: -content["whole"][name]):
+        for n, kind in enumerate(content["kinds"][system]):
             cells = [by_cell.get((system, kind, what, level)) for what, level in wanted]
             rows.append([system, kind, f"{content['whole'][system]:.4f}" if n == 0 else "", *map(_cell, cells)])
     heads = {"missing": "{:.0%} lack it", "without": "all lack it", "noise": "noise {:g}", ANEW: "fitted anew without it"}

@@ -105,7 +105,7 @@ def cost_section(result: Mapping[str, Any], drawn: Sequence[Figure]) -> Section:
     facts = {row["system"]: row for row in result["systems"]}
     rows = []
     for name, cost in sorted(result["cost"]["systems"].items(), key=lambda pair: pair[1]["fit_seconds"]):
-        fits = "one, the seed moves nothing" if facts[name]["deterministic"] else str(len(facts[name]["seeds"]))
+        fits = "any" if facts[name]["deterministic"] else str(len(facts[name]["seeds"]))
         epochs = kept_epochs(facts[name])
         memory = "" if cost["peak_memory"] is None else f"{cost['peak_memory'] / 2**20:,.0f} MiB"
         tune = "" if not cost["tune_seconds"] else duration(cost["tune_seconds"])
@@ -113,7 +113,8 @@ def cost_section(result: Mapping[str, Any], drawn: Sequence[Figure]) -> Section:
         rows.append((name, tune, fits, duration(cost["fit_seconds"]), whole_fit(cost), epochs, f"{cost['evaluate_seconds']:.2f} s", memory, parameters))
     columns = ("System", "Tuning", "Seeds", "Training of a seed", "Its whole fit, wall / CPU", "Epochs kept", "Test of a seed", "Peak memory", "Parameters")
     note = (
-        "Time on this machine, means over seeds; training is without its validations, the whole fit is with them, by the clock and of the processor. "
+        "Time on this machine, means over seeds (any: the seed moves nothing); training is without its validations, the whole fit is with them, by the "
+        "clock and of the processor. "
         "Memory is that of the whole process while it fitted and tested, the most over seeds; parameters are numbers that are learned, or stored where none is."
     )
     return Section("What it costs", note, columns, rows, figures=drawn)
@@ -189,12 +190,16 @@ def cost_plot(result: Mapping[str, Any]) -> Figure | None:
     drawn, axes = figure("Quality and time", subtitle=about, x="seconds to fit one seed", y=plots.label(metric), size=(5.4, 3.5))
     paint = plots.colours(names)
     points = {row["system"]: (max(result["cost"]["systems"][row["system"]]["fit_seconds"], 0.001), row["mean"][metric]) for row in result["systems"]}
-    middle = sorted(x for x, _ in points.values())[len(points) // 2]
-    for name, (x, y) in points.items():
+    heights = [y for _, y in points.values()]
+    a_point = ((max(heights) - min(heights)) or 1.0) / 110  # what one point of text is worth on the axis, about
+    ordered = sorted(points, key=lambda name: points[name][1])
+    for name, at in zip(ordered, beside_page.apart([points[name][1] for name in ordered], 11 * a_point), strict=True):
+        x, y = points[name]
         axes.plot(x, y, "o", color=paint[name], markersize=8)
-        left = x >= middle and len(points) > 1
-        shift, side = (-9, "right") if left else (9, "left")
-        axes.annotate(plain(name), (x, y), xytext=(shift, 0), textcoords="offset points", ha=side, va="center", fontsize=9, color=INK)
+        line = {"arrowstyle": "-", "color": paint[name], "linewidth": 0.7, "alpha": 0.6}
+        axes.annotate(
+            plain(name), (x, y), xytext=(14, (at - y) / a_point), textcoords="offset points", va="center", fontsize=9, color=INK, arrowprops=line
+        )
     axes.margins(0.2)
     logarithmic(axes, x=True)
     plain_numbers(axes, x=True)
@@ -219,5 +224,5 @@ def tuning_plot(result: Mapping[str, Any]) -> Figure | None:
         axes.plot(range(1, len(values) + 1), values, drawstyle="steps-post", color=paint[name], label=plain(name), linewidth=1.8)
         axes.plot(len(values), values[-1], "o", color=paint[name], markersize=6)
     axes.locator_params(axis="x", integer=True)
-    axes.legend(fontsize=9, frameon=False)
+    plots.legend(drawn, axes)
     return drawn
