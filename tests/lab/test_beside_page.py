@@ -1,5 +1,6 @@
 import pytest
 
+from vitrail.evaluation.plots import curves_plot
 from vitrail.lab.beside_page import apart, content_table, pictures, rare_table, sections, splits_table
 from vitrail.lab.resplit import order_of
 from vitrail.lab.worth import ANEW
@@ -73,3 +74,12 @@ def test_the_parts_of_the_page_have_their_pictures():
 
 def test_names_stand_apart_and_move_little():
     assert apart([0.0, 10.0, 10.0, 20.0], 2.0) == pytest.approx([0.0, 9.0, 11.0, 20.0]) and apart([], 1.0) == []
+
+
+def test_a_legend_of_many_lines_stands_below_them():
+    def curves(count):
+        return curves_plot({f"s{n}": [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}] for n in range(count)}, "loss")
+
+    few, many = curves(4), curves(9)
+    assert few.axes[0].get_legend() is not None and not few.legends and many.axes[0].get_legend() is None and len(many.legends[0].get_texts()) == 9
+    assert many.get_figheight() == pytest.approx(few.get_figheight() + 0.6)
