@@ -14,7 +14,7 @@ from vitrail.data.dataset import Dataset
 from vitrail.errors import SettingError
 from vitrail.funnel.recommender import load
 from vitrail.lab import modalities
-from vitrail.lab.modalities import changed, modality_effects, with_content
+from vitrail.lab.modalities import changed, measured, modality_effects, with_content
 from vitrail.systems.base import Given
 from vitrail.testing import checkerboard, quick
 from vitrail.train.fit import fit
@@ -86,6 +86,11 @@ def test_content_that_is_read_in_training_only(runs: dict[str, Path], tmp_path: 
         again = modality_effects(runs["bm3"], out=tmp_path / "again", retrain=True, **asked)
     assert seen == [35, 35, 52, 52], "a kind of 35 items left out, or half of it"
     assert again["retrain"] and "fitted anew keeps" in again["sentences"][0]
+
+
+def test_a_fit_that_a_deadline_stops_says_so(runs: dict[str, Path], data: Dataset) -> None:
+    run, change = load(runs["bm3"]), ("without", "text", 1.0, 0)
+    assert measured(run, change, data, "ndcg@5", True, "cpu", lambda: -1.0)["cut"] and not measured(run, change, data, "ndcg@5", True, "cpu")["cut"]
 
 
 def test_refusals(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from vitrail.cli import app
 from vitrail.errors import SettingError
 from vitrail.evaluation.binary import RankEvaluation, paired_gauc
 from vitrail.funnel.recommender import load
-from vitrail.lab.compare import compare, of_family
+from vitrail.lab.compare import compare
+from vitrail.lab.members import of_family
 from vitrail.lab.rank_bench import RankBench, open_bench
 from vitrail.lab.runs import compare_runs
 from vitrail.lab.seeds import read_seat
@@ -101,6 +102,7 @@ def test_refusals(data, tmp_path):
         ({"metric": "logloss"}, "by gauc or auc"),
         ({"metric": "auc"}, "--metric gauc, or --no-tests"),
         ({"split": "temporal"}, "makes none"),
+        ({"content": True}, "these are rankers"),
     ):
         with pytest.raises(SettingError, match=says):
             compare(**{"systems": ("logistic", "din"), "data": data, "out": tmp_path / "c", "quiet": True, **more})

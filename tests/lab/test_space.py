@@ -3,7 +3,7 @@ import pytest
 from vitrail.config import PositiveFloat, Rate, Settings
 from vitrail.data.schema import DatasetInfo
 from vitrail.errors import SettingError
-from vitrail.lab.space import Choices, Range, as_json, for_system, size, space_of
+from vitrail.lab.space import Choices, Range, as_begun, as_json, begun_with, for_system, size, space_of
 from vitrail.systems import registry
 
 TIMED, UNTIMED = DatasetInfo(name="shop", order="timestamp"), DatasetInfo(name="shop", order="none")
@@ -85,6 +85,15 @@ def test_what_is_said_for_one_of_several_systems():
     assert for_system({"dim": 1, "a.dim": 2}, "a", fields, names) == {"dim": 2} == for_system({"a.dim": 2, "dim": 1}, "a", fields, names)
     with pytest.raises(SettingError, match="no system in this comparison"):
         for_system({"c.dim": 1}, "a", fields, names)
+
+
+def test_what_was_begun_goes_on_with_the_ranges_it_began_with(tmp_path):
+    now = space("simgcl", asked={"lr": [0.1, 0.2], "noise": None})
+    assert now["contrast"].low == 1e-5 and now["contrast"].log
+    begun = as_json(now) | {"contrast": {"low": 0.01, "high": 3.0, "log": True}, "lr": {"low": 1.0, "high": 2.0}, "l2": {"choices": [1, 2]}}
+    found = as_begun(now, begun, ("lr", "noise"))
+    assert found == {**now, "contrast": Range(low=0.01, high=3, log=True), "l2": Choices(choices=[1, 2])} and found["layers"].whole
+    assert begun_with(tmp_path) == {}
 
 
 def test_size_and_text():

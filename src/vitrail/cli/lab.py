@@ -91,12 +91,21 @@ def compare(
     space: SpaceFile = None,
     metric: MetricName = None,
     family: Annotated[str | None, typer.Option(metavar="NAME", help="All systems of a family that the data allow, e.g. ranking, multimodal.")] = None,
-    baseline: Annotated[str | None, typer.Option(metavar="SYSTEM", help="Test every system against this one only.")] = None,
+    without: Annotated[list[str] | None, typer.Option(metavar="SYSTEM", help="With --family: leave this one out; repeat for more.")] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="SYSTEM", help="Test every system against this one only; best: the best of other families.")] = None,
     refit: Annotated[bool, typer.Option("--refit", help="After selection, fit again on train and valid.")] = False,
     tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Significance tests.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     recipes: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Recipes with published numbers.", file_okay=False)] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="A copy of the page; only its tables, as Markdown, where FILE ends in .md.")] = None,
+    content: Annotated[
+        bool, typer.Option("--content", help="Also measure each kind of content left out, noisy, and missing for 25, 50 and 75 % of the items.")
+    ] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="With --content: also fit each system anew without each kind.")] = False,
+    also_split: Annotated[
+        list[str] | None,
+        typer.Option("--also-split", metavar="TEXT", help="Also fit once under this split, as tuned; repeat for more.", autocompletion=complete.splits),
+    ] = None,
     device: Device = "auto",
     resume: Resume = False,
     system: Plugin = None,
@@ -115,13 +124,15 @@ def compare(
         other = next(name for name in names if name not in runs)
         raise SettingError(f'"{runs[0]}" is a run and "{other}" a system: compare systems, or finished runs.')
     if runs:
-        if assignments or space or split or protocol or family:
-            raise SettingError("Finished runs have their settings, split and protocol: leave --set, --space, --split, --protocol and --family out.")
+        if assignments or space or split or protocol or family or without:
+            raise SettingError("Finished runs have their settings, split and protocol: leave --set, --space, --split, --protocol, --family and --without out.")
+        if content or retrain or also_split:
+            raise SettingError("Finished runs are compared as they are: leave --content, --retrain and --also-split out, or name systems.")
         result = compare_runs(
             names, data=data, out=out, metric=metric, baseline=baseline, tests=tests, recipes=recipes, report=report, quiet=quiet
         )
     else:
-        from vitrail.lab.compare import check_systems
+        from vitrail.lab.members import check_systems
 
         if family is None:
             check_systems(names)
@@ -130,7 +141,7 @@ def compare(
         result = run(
             names, data, out=out, split=split, protocol=protocol, seeds=seeds, trials=trials, budget=budget, metric=metric, refit=refit,
             settings=parse_assignments(assignments or ()), space=space, baseline=baseline, tests=tests, seed=seed, recipes=recipes, report=report,
-            family=family, device=device, quiet=quiet,
+            family=family, without=without or (), content=content, retrain=retrain, also_split=also_split or (), device=device, quiet=quiet,
         )  # fmt: skip
     for warning in result["warnings"]:
         show.warn(warning)
@@ -225,14 +236,15 @@ def _print(result: Mapping[str, Any]) -> None:
         fit = cost["fit_seconds"] if cost["wall_seconds"] is None else cost["wall_seconds"]
         values = (mean, spread, f"{low:.4f} to {high:.4f}", *means, f"{fit:.1f}", cpu, memory, f"{row['parameters']:,}")
         rows.append((row["system"], seeds, *values))
-    columns = ("system", "seeds", metric, "± seeds", "95 % interval", *others, "fit s", "CPU s", "peak MiB", "numbers")
+    columns = ("system", "seeds", metric, "± seeds", "95 % interval", *others, "fit s", "CPU s", "peak MiB", "parameters")
     show.table(columns, rows, right=[name for name in columns if name not in ("system", "95 % interval")])
     for row in result["systems"]:
         for entry in result["published"].get(row["system"], ()):
             both = [f"{name} {value:.4f} (ours {row['mean'][name]:.4f})" for name, value in entry["metrics"].items() if name in row["mean"]]
             if both:
                 show.line(f"{row['system']}, {entry['source']}: {', '.join(both)}; {entry['protocol']}")
-    for sentence in result["sentences"]:
+    beside = [text for part in ("content", "splits") for text in result.get(part, {}).get("sentences", ())]
+    for sentence in (*filter(None, [result.get("baseline")]), *result["sentences"], *beside):
         show.line(sentence)
     for sentence in result["cut"]:
         show.line(sentence)

@@ -10,6 +10,7 @@ from vitrail.evaluation.evaluator import Evaluation
 from vitrail.plotstyle import FAINT, GREY, INK, PALETTE, figure, percent, plain
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LABELS = {
@@ -115,6 +116,16 @@ def tradeoff_plot(evaluations: Sequence[Evaluation], metric: str, against: str =
     return drawn
 
 
+def legend(drawn: Figure, axes: Axes) -> None:
+    """The names of lines: beside them where they are few, else below, so that they hide nothing; the figure grows by their rows."""
+    count = len(axes.get_legend_handles_labels()[1])
+    if count <= 4:
+        axes.legend(fontsize=9, frameon=False)
+        return
+    drawn.set_figheight(drawn.get_figheight() + 0.2 * -(-count // 4))
+    drawn.legend(loc="outside lower left", ncols=4, fontsize=8.5, handlelength=1.2, handletextpad=0.4, columnspacing=1.2, frameon=False)
+
+
 def curves_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]], key: str, names: Sequence[str] = ()) -> Figure | None:
     """`key` (loss or a validation metric) by epoch, a line a system; none where nothing has it. `curves`: system -> a record an epoch."""
     lines = {name: [(r.get("epoch", n + 1), r[key]) for n, r in enumerate(records) if r.get(key) is not None] for name, records in curves.items()}
@@ -131,7 +142,7 @@ def curves_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]], key: str, nam
             axes.plot(x, y, "o", color=paint[name], markersize=6)
     axes.locator_params(axis="x", integer=True)
     if len(lines) > 1:
-        axes.legend(fontsize=9, frameon=False)
+        legend(drawn, axes)
     else:
         axes.text(0.99, 0.97, plain(next(iter(lines))), transform=axes.transAxes, ha="right", va="top", fontsize=9, color=FAINT)
     return drawn

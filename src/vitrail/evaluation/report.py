@@ -65,6 +65,8 @@ class Section:
     command: str = ""
     early: bool = False
     """right under the tests"""
+    answers: Sequence[str] = ()
+    """a sentence each, above the note"""
 
 
 def write_report(

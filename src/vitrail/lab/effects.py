@@ -19,7 +19,7 @@ from vitrail.evaluation.plots import colours, label
 from vitrail.evaluation.protocol import Protocol, parse_protocol, protocol_for
 from vitrail.files import fingerprint, read_json, write_json, write_text
 from vitrail.lab.bench import check_needs, hold, remember
-from vitrail.lab.compare import check_systems, fixed_settings
+from vitrail.lab.members import check_systems, fixed_settings
 from vitrail.lab.tune import Say, plain
 from vitrail.plotstyle import figure, save
 from vitrail.plotstyle import plain as safe

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vitrail.evaluation.metrics import RANKERS
 from vitrail.evaluation.plots import label
 from vitrail.lab.bench import duration
+from vitrail.lab.beside_page import content_table, splits_table
 
 BESIDE = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@10", "auc", "gauc", "gauc_equal", "logloss", "ece")
-SLICES = ("popularity:head", "popularity:mid", "popularity:tail", "history:0", "history:1-5", "history:6-20", "history:21-100", "history:>100")
+SLICES = ("popularity:head", "popularity:mid", "popularity:tail", "items:cold", "history:0", "history:1-5", "history:6-20", "history:21-100", "history:>100")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, *, last: bool = False) -> str:
@@ -29,9 +30,11 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"# {len(result['systems'])} systems on {result['data']}",
         f"{asked}, fingerprint `{result['fingerprint']}`. {result['protocol']}.",
         _quality(result, metric),
-        "\n".join(f"- {sentence}" for sentence in result["sentences"]),
+        "\n".join(f"- {sentence}" for sentence in [*filter(None, [result.get("baseline")]), *result["sentences"]]),
         _published(result),
         _slices(result, metric),
+        _beside("What content does", result.get("content"), content_table, left=2),
+        _beside("What the split does", result.get("splits"), splits_table),
         _cost(result),
         _tuning(result, metric),
         "\n".join(f"- {text}" for text in [*result["cut"], *result["warnings"]]),
@@ -74,6 +77,13 @@ def _slices(result: Mapping[str, Any], metric: str) -> str:
     return f"## Slices, {label(metric)} ({'rows' if metric in RANKERS else 'queries'} in brackets)\n\n" + table(head, rows) if names else ""
 
 
+def _beside(title: str, found: Mapping[str, Any] | None, rows: Callable[[Mapping[str, Any]], tuple[list[str], list[list[str]]]], left: int = 1) -> str:
+    if found is None:
+        return ""
+    head, cells = rows(found)
+    return f"## {title}\n\n{table(head, cells, left=left)}\n\n" + "\n".join(f"- {sentence}" for sentence in found["sentences"])
+
+
 def _cost(result: Mapping[str, Any]) -> str:
     rows = []
     for row in result["systems"]:
@@ -81,7 +91,7 @@ def _cost(result: Mapping[str, Any]) -> str:
         memory = "" if cost["peak_memory"] is None else f"{cost['peak_memory'] / 2**20:,.0f}"
         test, stored = f"{cost['evaluate_seconds']:.2f}", f"{row['parameters']:,}"
         rows.append([row["system"], duration(cost["fit_seconds"]), whole_fit(cost), kept_epochs(row), test, memory, stored])
-    head = ["system", "training of a seed", "its whole fit, wall / CPU", "epochs kept", "test of a seed, s", "peak memory, MiB", "numbers stored"]
+    head = ["system", "training of a seed", "its whole fit, wall / CPU", "epochs kept", "test of a seed, s", "peak memory, MiB", "parameters"]
     return "## Cost\n\n" + table(head, rows)
 
 

@@ -29,6 +29,7 @@ from vitrail.plotstyle import plain as safe
 from vitrail.systems import registry
 from vitrail.systems.base import Given
 from vitrail.train.fit import Content, Fitter, cut, evaluate_run, pick_device, recorded_split
+from vitrail.train.loop import Left
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,10 +80,7 @@ def modality_effects(
             for seed in range(seeds if what in ("noise", "missing") else 1):
                 file = folder / "cells" / f"{fingerprint([what, name, level, seed])}.json"
                 if not file.exists():
-                    given = changed(recommender.given, what, name, level, seed)
-                    other = recommender if what == "whole" else again(recommender, given, dataset, device) if retrain else with_content(recommender, given)
-                    value = evaluate_run(other, data=dataset, metrics=[metric]).metrics[metric]
-                    write_json(file, {"value": value, "moved": moved(recommender, other)})
+                    write_json(file, measured(recommender, (what, name, level, seed), dataset, metric, retrain, device))
                 found = read_json(file)
                 values.append(found["value"])
                 changes = changes or found["moved"]
@@ -104,6 +102,19 @@ def modality_effects(
     return result
 
 
+def measured(
+    recommender: Recommender, change: tuple[str, str | None, float, int], dataset: Dataset, metric: str, retrain: bool, device: str, left: Left | None = None
+) -> dict[str, Any]:
+    """`metric` on the test part after a `change` (what, kind, level, seed of the draw), whether it moved a score, and whether a deadline (`left` tells the
+    seconds) stopped the fit that `retrain` asks for."""
+    other, cut_off = recommender, False
+    if change[0] != "whole":
+        given = changed(recommender.given, *change)
+        other, cut_off = again(recommender, given, dataset, device, left) if retrain else (with_content(recommender, given), False)
+    value = evaluate_run(other, data=dataset, metrics=[metric]).metrics[metric]
+    return {"value": value, "moved": moved(recommender, other), "cut": cut_off}
+
+
 class Altered(Dataset):
     """A data set with other content vectors."""
 
@@ -117,14 +128,14 @@ class Altered(Dataset):
         return replace(found, values=self._given.vectors[name].numpy(), mask=self._given.masks[name].numpy())
 
 
-def again(recommender: Recommender, given: Given, dataset: Dataset, device: str) -> Recommender:
-    """The system of a run fitted on changed content, with its settings, split and seed."""
+def again(recommender: Recommender, given: Given, dataset: Dataset, device: str, left: Left | None = None) -> tuple[Recommender, bool]:
+    """The system of a run fitted on changed content, with its settings, split and seed; and whether `left`, the seconds it has, stopped it."""
     info, cls = recommender.info, registry.find(recommender.name)
     config = cls.Config.of(info["config"], where="the manifest")
     split, _, protocol = cut(dataset, recorded_split(info["split"]), bool(info["protocol"].get("refit")), info["protocol"]["name"])
-    fitter = Fitter(Altered(dataset.path, given), split, protocol, info["seed"], pick_device(device), True, None, False)
-    model, fresh, _ = fitter.fit(cls, config, Content.of(cls, config, dataset).sizes(dataset))
-    return like(recommender, model.cpu(), fresh)
+    fitter = Fitter(Altered(dataset.path, given), split, protocol, info["seed"], pick_device(device), True, None, False, left=left)
+    model, fresh, progress = fitter.fit(cls, config, Content.of(cls, config, dataset).sizes(dataset))
+    return like(recommender, model.cpu(), fresh), progress.cut
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from vitrail.evaluation.compare import Comparison
 from vitrail.evaluation.evaluator import Evaluation
 from vitrail.evaluation.report import Section, number, write_report
 from vitrail.files import write_text
+from vitrail.lab import beside_page
 from vitrail.lab.bench import duration
 from vitrail.lab.markdown import kept_epochs, markdown, whole_fit
 from vitrail.lab.sentences import bare, gain
@@ -44,12 +45,15 @@ def write_page(
     drawn |= {f"by_{group}": plots.slices_plot(ordered, group, metric) for group in plots.SLICES}
     drawn |= {f"against_{price.partition('@')[0]}": plots.tradeoff_plot(ordered, metric, price) for price in plots.PRICES}
     drawn |= {f"training_{'loss' if key == 'loss' else 'validation'}": plots.curves_plot(curves, key, list(by_name)) for key in ("loss", metric)}
+    beside = beside_page.pictures(result)
+    drawn |= beside
     for name, picture in drawn.items():
         if picture is not None:
             for kind in FORMATS:
                 save(picture, folder / "plots" / f"{name}.{kind}")
     pictures = [picture for picture in (cost, tuning) if picture is not None]
-    sections = [effects_section(result), published_section(result), tuning_section(result), cost_section(result, pictures), how_section(result)]
+    sections = [effects_section(result), *beside_page.sections(result, beside), published_section(result), tuning_section(result)]
+    sections += [cost_section(result, pictures), how_section(result)]
     return write_report(
         folder / "report.html",
         evaluations,
@@ -58,7 +62,7 @@ def write_page(
         describe=describe(dataset).model_dump(),
         curves=curves,
         compared=compared,
-        answers=result["sentences"],
+        answers=[*filter(None, [result.get("baseline")]), *result["sentences"]],
         spread={row["system"]: row["sd"] for row in result["systems"]},
         sections=[section for section in sections if section is not None],
     )
@@ -101,16 +105,17 @@ def cost_section(result: Mapping[str, Any], drawn: Sequence[Figure]) -> Section:
     facts = {row["system"]: row for row in result["systems"]}
     rows = []
     for name, cost in sorted(result["cost"]["systems"].items(), key=lambda pair: pair[1]["fit_seconds"]):
-        fits = "one, the seed moves nothing" if facts[name]["deterministic"] else str(len(facts[name]["seeds"]))
+        fits = "any" if facts[name]["deterministic"] else str(len(facts[name]["seeds"]))
         epochs = kept_epochs(facts[name])
         memory = "" if cost["peak_memory"] is None else f"{cost['peak_memory'] / 2**20:,.0f} MiB"
         tune = "" if not cost["tune_seconds"] else duration(cost["tune_seconds"])
         parameters = f"{facts[name]['parameters']:,}"
         rows.append((name, tune, fits, duration(cost["fit_seconds"]), whole_fit(cost), epochs, f"{cost['evaluate_seconds']:.2f} s", memory, parameters))
-    columns = ("System", "Tuning", "Seeds", "Training of a seed", "Its whole fit, wall / CPU", "Epochs kept", "Test of a seed", "Memory at the peak", "Numbers")
+    columns = ("System", "Tuning", "Seeds", "Training of a seed", "Its whole fit, wall / CPU", "Epochs kept", "Test of a seed", "Peak memory", "Parameters")
     note = (
-        "Time on this machine, means over seeds; training is without its validations, the whole fit is with them, by the clock and of the processor. "
-        "Memory is that of the whole process while it fitted and tested."
+        "Time on this machine, means over seeds (any: the seed moves nothing); training is without its validations, the whole fit is with them, by the "
+        "clock and of the processor. "
+        "Memory is that of the whole process while it fitted and tested, the most over seeds; parameters are numbers that are learned, or stored where none is."
     )
     return Section("What it costs", note, columns, rows, figures=drawn)
 
@@ -185,12 +190,16 @@ def cost_plot(result: Mapping[str, Any]) -> Figure | None:
     drawn, axes = figure("Quality and time", subtitle=about, x="seconds to fit one seed", y=plots.label(metric), size=(5.4, 3.5))
     paint = plots.colours(names)
     points = {row["system"]: (max(result["cost"]["systems"][row["system"]]["fit_seconds"], 0.001), row["mean"][metric]) for row in result["systems"]}
-    middle = sorted(x for x, _ in points.values())[len(points) // 2]
-    for name, (x, y) in points.items():
+    heights = [y for _, y in points.values()]
+    a_point = ((max(heights) - min(heights)) or 1.0) / 110  # what one point of text is worth on the axis, about
+    ordered = sorted(points, key=lambda name: points[name][1])
+    for name, at in zip(ordered, beside_page.apart([points[name][1] for name in ordered], 11 * a_point), strict=True):
+        x, y = points[name]
         axes.plot(x, y, "o", color=paint[name], markersize=8)
-        left = x >= middle and len(points) > 1
-        shift, side = (-9, "right") if left else (9, "left")
-        axes.annotate(plain(name), (x, y), xytext=(shift, 0), textcoords="offset points", ha=side, va="center", fontsize=9, color=INK)
+        line = {"arrowstyle": "-", "color": paint[name], "linewidth": 0.7, "alpha": 0.6}
+        axes.annotate(
+            plain(name), (x, y), xytext=(14, (at - y) / a_point), textcoords="offset points", va="center", fontsize=9, color=INK, arrowprops=line
+        )
     axes.margins(0.2)
     logarithmic(axes, x=True)
     plain_numbers(axes, x=True)
@@ -215,5 +224,5 @@ def tuning_plot(result: Mapping[str, Any]) -> Figure | None:
         axes.plot(range(1, len(values) + 1), values, drawstyle="steps-post", color=paint[name], label=plain(name), linewidth=1.8)
         axes.plot(len(values), values[-1], "o", color=paint[name], markersize=6)
     axes.locator_params(axis="x", integer=True)
-    axes.legend(fontsize=9, frameon=False)
+    plots.legend(drawn, axes)
     return drawn

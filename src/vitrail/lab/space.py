@@ -12,6 +12,7 @@ from pydantic import model_validator
 from vitrail.config import Settings, read_yaml
 from vitrail.data.schema import DatasetInfo
 from vitrail.errors import SettingError, did_you_mean, unknown
+from vitrail.files import read_json
 from vitrail.systems.base import System
 
 Scalar: TypeAlias = bool | int | float | str | None
@@ -125,6 +126,19 @@ def space_of(
         for value in _ends(dimension):
             config.but({name: value}, where=f"what is tried for {name}")
     return kept
+
+
+def as_begun(space: Space, begun: Mapping[str, Any], asked: Collection[str]) -> Space:
+    """`space` as work that is under way `begun` it (plain values, from its record), but for what is `asked` by hand: a range by default that has
+    changed since with the program does not change what is being tried."""
+    old = {name: Choices.of(value, where=name) if "choices" in value else Range.of(value, where=name) for name, value in begun.items() if name not in asked}
+    return {**old, **{name: dimension for name, dimension in space.items() if name in asked}}
+
+
+def begun_with(folder: Path) -> dict[str, Any]:
+    """The space in the record of the work that is under way in `folder`; {} where none is."""
+    file = folder / "request.json"
+    return dict(read_json(file).get("space", {})) if file.exists() else {}
 
 
 def _ends(dimension: Range | Choices) -> list[Scalar]:

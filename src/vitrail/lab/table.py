@@ -21,14 +21,14 @@ from vitrail.systems import registry
 
 def gather(
     bench: Bench, seats: Mapping[str, Sequence[Seat]], tuned: Mapping[str, Tuned], plan: Plan | None, cut: Sequence[str], *,
-    baseline: str | None, tests: bool, published: Mapping[str, list[dict[str, Any]]], command: str, spent: float,
+    baseline: str | None, tests: bool, published: Mapping[str, list[dict[str, Any]]], command: str, spent: float, notes: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[Evaluation], Comparison]:  # fmt: skip
     """The record, the averaged evaluation of each system, and the comparison between them. What varies from run to run stands under `cost`; `cut`
-    says what a budget cut."""
+    says what a budget cut, `notes` what else is to be known."""
     evaluations = [averaged(name, own) for name, own in seats.items()]
     metric = bench.metric
     compared = outcome(evaluations, metric, baseline, tests)
-    warnings = list(compared.warnings)
+    warnings = [*notes, *compared.warnings]
     for name, found in tuned.items():
         failed = [a.note for a in found.trials if a.state == "failed"]
         if failed:
@@ -99,6 +99,7 @@ def summary(compared: Comparison, evaluations: Sequence[Evaluation], seats: Mapp
                 "epochs": [s.cost["epochs"] for s in seats[name]],
                 "cut": [s.seed for s in seats[name] if s.cost.get("cut")],
                 "parameters": seats[name][0].cost["parameters"],
+                "cold_items": answers_cold(seats[name]),
             }
             for name in order
         ],
@@ -110,6 +111,14 @@ def deterministic(name: str, seats: Sequence[Seat]) -> bool:
     """Whether one row stands for every seed."""
     try:
         return registry.find(seats[0].system).deterministic
+    except SettingError:  # a plug-in that is not loaded
+        return False
+
+
+def answers_cold(seats: Sequence[Seat]) -> bool:
+    """Whether it answers with items that have no training event."""
+    try:
+        return registry.card(seats[0].system).can.cold_items
     except SettingError:  # a plug-in that is not loaded
         return False
 

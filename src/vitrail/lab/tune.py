@@ -20,7 +20,7 @@ from vitrail.lab.bench import Bench, Clock, check_needs, duration, hold, remembe
 from vitrail.lab.pace import Pace, held
 from vitrail.lab.plan import Plan, make_plan, timed
 from vitrail.lab.rank_bench import open_bench
-from vitrail.lab.space import as_json, read_space, space_of
+from vitrail.lab.space import as_begun, as_json, begun_with, read_space, space_of
 from vitrail.lab.tuner import Attempt, Tuned, Tuner, need_optuna
 from vitrail.systems import registry
 
@@ -64,6 +64,7 @@ def tune(
     memory = bench.check_memory(system, config)
     found = space_of(cls, config, bench.dataset.info, len(bench.dataset.items), fixed=fixed, asked=asked)
     folder = Path(out)
+    found = as_begun(found, begun, asked) if (begun := begun_with(folder)) else found
     request = {
         "system": system, "data": bench.dataset.fingerprint, "split": bench.split.settings, "metric": bench.metric,
         "settings": fixed, "space": as_json(found), "trials": trials, "seed": seed,

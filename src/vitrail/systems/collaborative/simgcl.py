@@ -27,7 +27,7 @@ class SimGCL(Graph, IdTables):
     needs = Needs(given=("interactions",))
     can: ClassVar[Can] = Can(new_users=True)
     space: ClassVar[dict[str, Any]] = {
-        "contrast": {"low": 0.01, "high": 3.0, "log": True},
+        "contrast": {"low": 1e-5, "high": 3.0, "log": True},  # on a small and dense catalogue the best is far below that of the paper's data
         "noise": {"low": 0.01, "high": 0.5, "log": True},
         "contrast_temperature": {"low": 0.1, "high": 0.5},
     }
