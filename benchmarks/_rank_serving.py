@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from vitrail.blocks.modality import to_int8
 from vitrail.data import fields as F
 from vitrail.data.batches import Sets
 from vitrail.data.fields import Catalogue, FeatureSpec, Field
@@ -32,7 +33,8 @@ SEARCHING: dict[str, tuple[str, dict[str, Any]]] = {
     "SIM hard": ("sim", {"search": "hard", "category": "subcategory"}),
     "ETA": ("eta", {}),
     "SDIM": ("sdim", {}),
-    "MUSE": ("muse", {}),
+    "MUSE, text": ("muse", {"vectors": ["text"]}),
+    "MUSE, text and image": ("muse", {}),
     "DARE": ("dare", {}),
 }
 """Those that search a long history; `attention: mlp`, where they have it, is measured too."""
@@ -77,14 +79,15 @@ class World:
     def model(self, name: str, settings: dict[str, Any]) -> Ranker:
         """The ranker, as it starts."""
         cls = registry.find(name)
-        read = [n for n in cls.Config.model_fields["vectors"].default if n in CONTENT]
+        read = settings.get("vectors", cls.Config.model_fields["vectors"].default)
         tables = {key: torch.from_numpy(value) for key, value in self.catalogue.arrays().items()} | {"occurrences": torch.ones(ITEMS, dtype=torch.int64)}
         tables |= {"events.items": torch.from_numpy(self.events.items), "events.times": torch.from_numpy(self.events.times)}
         masks = {n: torch.ones(ITEMS, dtype=torch.bool) for n in read}
         sizes = Sizes(self.people, ITEMS, {n: CONTENT[n] for n in read}, self.spec)
         torch.manual_seed(0)
         config = cls.Config.of({key: value for key, value in settings.items() if key in cls.Config.model_fields})
-        model = cls(config, sizes, Given(vectors={n: self.vectors[n] for n in read}, masks=masks, tables=tables)).eval()
+        stored = {n: to_int8(self.vectors[n]) if getattr(config, "store", "") == "int8" else self.vectors[n] for n in read}
+        model = cls(config, sizes, Given(vectors=stored, masks=masks, tables=tables)).eval()
         assert isinstance(model, Ranker)
         return model
 

@@ -152,7 +152,11 @@ class Windows(Batch):
 
 @dataclass(frozen=True)
 class Impressions(Batch):
-    """Items that were shown, with what happened: the batch of rankers."""
+    """Items that were shown, with what happened: the batch of rankers.
+
+    Where all rows have one history in common, the candidates of one person, a ranker that says so (`Ranker.shares`) gets it once: `history`, `mask`,
+    `signals` and `times` are (1, T) then, and T is its length (1 where it is empty).
+    """
 
     users: Tensor
     """(B,) int64; -1 for an unknown user"""
