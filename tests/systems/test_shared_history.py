@@ -40,7 +40,8 @@ def model_of(name, settings):
 
 def histories(events):
     rng = np.random.default_rng(0)
-    return Sets(torch.tensor([1]), torch.tensor([0, events]), torch.from_numpy(rng.integers(0, TOY, events)), None, torch.from_numpy(np.float32(rng.random(events))))
+    items, signals = rng.integers(0, TOY, events), rng.random(events).astype(np.float32)
+    return Sets(torch.tensor([1]), torch.tensor([0, events]), torch.from_numpy(items), None, torch.from_numpy(signals))
 
 
 def plain(model, asked, candidates, context):

@@ -116,17 +116,18 @@ def newest_top(scores: Tensor, top: int, *, distinct: bool = False) -> tuple[Ten
     """The `top` largest of scores (b, T), at most T: what they are and which (b, top); of equals those that stand last, unless all are `distinct`."""
     b, T = scores.shape
     width = T // STRIDE
-    if 2 * width <= 3 * (top + SPARE):
+    if width <= 2 * (top + SPARE):
         return _last_top(scores, None, top, distinct)
     # a score that is among the largest has, among the largest of its stride, one of the largest
     highest = scores[:, : width * STRIDE].unflatten(1, (STRIDE, width)).amax(1)
-    tops, which = newest_top(highest, top + SPARE, distinct=True)
+    tops, which = highest.topk(top + SPARE, dim=1)
     starts = torch.arange(0, width * STRIDE, width, device=scores.device)
     rest = torch.arange(width * STRIDE, T, device=scores.device).expand(b, -1)
     columns = torch.cat([(starts[:, None] + which[:, None]).flatten(1), rest], dim=1)
     found, places = _last_top(scores.gather(1, columns), columns, top, distinct)
-    if not distinct and bool((open_ := (tops[:, top - 1] == tops[:, -1]) & (tops[:, -1] > NEVER)).any()):  # so many equals that some may stand where nobody looked
-        found[open_], places[open_] = _last_top(scores[open_], None, top, distinct)
+    unsure = (tops[:, top - 1] == tops[:, -1]) & (tops[:, -1] > NEVER)  # so many equals that some may stand where nobody looked
+    if not distinct and bool(unsure.any()):
+        found[unsure], places[unsure] = _last_top(scores[unsure], None, top, distinct)
     return found, places
 
 
