@@ -107,7 +107,9 @@ class TargetAttention(nn.Module):
         """query (B, H), keys (B, T, H), mask (B, T) true where an event is -> (B, H); 0 for an empty history."""
         if self.inner:
             return self.folded(query, keys, mask)
-        if not torch.onnx.is_in_onnx_export() and bool(mask.all()):
+        if torch.onnx.is_in_onnx_export():
+            return self.padded(query, keys, mask)
+        if bool(mask.all()):
             return self.packed(query, keys.flatten(0, 1), mask)
         places = mask.flatten().nonzero().squeeze(1)
         return self.packed(query, keys.flatten(0, 1).index_select(0, places), mask)

@@ -18,6 +18,13 @@ def padded(events: Tensor, mask: Tensor) -> Tensor:
     return flat.index_copy(0, mask.flatten().nonzero().squeeze(1), events).view(*mask.shape, -1)
 
 
+def summed(events: Tensor, mask: Tensor) -> Tensor:
+    """events (E, H) in the order in which `mask` (B, T) has them -> (B, H) the sum of each row"""
+    if torch.onnx.is_in_onnx_export():
+        return padded(events, mask).sum(1)
+    return events.new_zeros(len(mask), events.shape[1]).index_add(0, mask.nonzero()[:, 0], events)
+
+
 class AttentionGRU(nn.Module):
     """A GRU over events x with a weight a for each; u, r, c are the update gate, the reset gate and the candidate of a plain GRU.
 

@@ -96,6 +96,8 @@ def best(
     recency is told in the same number.
     """
     places, there = windows.places()
+    if torch.onnx.is_in_onnx_export():
+        return _graph_of_best(relevance, items[places], windows, top, bias, places, there)
     T, relevance = there.shape[1], relevance.detach().float()
     recency = torch.arange(T, device=items.device, dtype=torch.float32).expand(there.shape)
     told = recency if whole else torch.zeros_like(recency) if bias is None else bias.float()
@@ -110,6 +112,17 @@ def best(
     found, steps = nearest(scores, len(relevance), T, top, distinct=whole)
     mask = found > NEVER
     return places[windows.of[:, None], steps].masked_fill(~mask, 0), mask
+
+
+def _graph_of_best(
+    relevance: Tensor, at: Tensor, windows: Windows, top: int, bias: Tensor | None, places: Tensor, there: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`best` in operators that graphs have, for K = `top`: of equals TopK takes those that stand first, so that the newest are put there."""
+    scores = relevance.gather(1, at[windows.of])
+    scores = (scores if bias is None else scores + bias[windows.of]).masked_fill(~there[windows.of], NEVER)
+    found, steps = F.pad(scores.flip(1), (0, top), value=NEVER).topk(top, dim=1)
+    mask = found > NEVER
+    return places[windows.of].gather(1, (at.shape[1] - 1 - steps).clamp(min=0)).masked_fill(~mask, 0), mask
 
 
 def newest_top(scores: Tensor, top: int, *, distinct: bool = False) -> tuple[Tensor, Tensor]:
@@ -176,7 +189,7 @@ def signs(x: Tensor, planes: Tensor) -> Tensor:
 def multiplicities(items: Tensor, windows: Windows, n: int) -> Tensor:
     """items (E,) the distinct item of each event -> (W, n) how often each window has each of n items."""
     places, there = windows.places()
-    counts = torch.zeros(len(there), n, device=items.device)
+    counts = torch.zeros(there.shape[0], n, device=items.device)
     return counts.scatter_add_(1, items[places], there.float())
 
 
@@ -195,13 +208,17 @@ class BucketSums(nn.Module):
     @torch.no_grad()
     def buckets(self, x: Tensor) -> Tensor:
         """x (n, H) -> (n, hashes) bucket of each"""
-        told = (x @ self.get_buffer("planes") >= 0).view(len(x), self.hashes, self.bits)
+        told = (x @ self.get_buffer("planes") >= 0).view(-1, self.hashes, self.bits)
         return (told * (1 << torch.arange(self.bits, device=x.device))).sum(-1)
 
     def table(self, values: Tensor, counts: Tensor) -> Tensor:
         """values (n, H), counts (W, n) -> (W, hashes, 2^bits, H) the sum of the events in each bucket"""
         sums = []
         for bucket in self.buckets(values).unbind(1):
+            if torch.onnx.is_in_onnx_export():  # how many events a bucket has differs from batch to batch
+                own = bucket == torch.arange(1 << self.bits)[:, None]
+                sums.append((counts[:, None] * own) @ values)
+                continue
             order = bucket.argsort(stable=True)
             sizes = torch.bincount(bucket, minlength=1 << self.bits).tolist()
             parts = zip(counts[:, order].split(sizes, dim=1), values[order].split(sizes), strict=True)
@@ -227,5 +244,5 @@ class Histogram(nn.Module):
     def forward(self, cosines: Tensor, mask: Tensor) -> Tensor:
         """cosines (B, K), mask (B, K) -> (B, 22)"""
         bins = (torch.ceil(10 * cosines.clamp(-1, 1)) + 10).long()
-        counts = cosines.new_zeros(len(cosines), self.width).scatter_add(1, bins, mask.to(cosines.dtype))
+        counts = cosines.new_zeros(cosines.shape[0], self.width).scatter_add(1, bins, mask.to(cosines.dtype))
         return torch.log1p(counts) * self.weight

@@ -180,6 +180,11 @@ class LongRanker(HistoryRanker):
         """Look up what the batch has."""
         assert batch.long is not None
         items, history, long = batch.items, batch.history[batch.mask], batch.long.items.long()
+        if torch.onnx.is_in_onnx_export():  # a graph is for batches of all sizes, also for those without an event
+            present = torch.cat([items, history, long, items[:1]])
+            places, n = torch.arange(present.shape[0]), items.shape[0]
+            newest = places[n : n + history.shape[0]]
+            return Look(present, places[:n], newest, places[n + history.shape[0] :], batch.long, self.features.item)
         if len(batch.long.starts) != 1 or len(batch.mask) != 1 or self.training:
             present, (at, newest, events) = self.features.distinct(items, history, long)
             return Look(present, at, newest, events, batch.long, self.features.item)

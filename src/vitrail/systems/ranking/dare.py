@@ -128,5 +128,5 @@ class DARE(LongRanker):
         return torch.einsum("bk,bkh->bh", weights, events)
 
     def _crossed(self, look: Look, interest: Tensor) -> tuple[Tensor, ...]:
-        target = torch.cat([look.target, self.ago.weight[:1].expand(len(look.at), -1)], dim=1)
+        target = torch.cat([look.target, self.ago.weight[:1].expand(look.at.shape[0], -1)], dim=1)
         return target, interest, target * interest

@@ -77,7 +77,7 @@ class DIEN(HistoryRanker):
         if len(rows) and len(mask) != len(target):
             return self.attention.shared_weights(target, states[0])[0]
         weights = self.attention.weigh(target, states[mask], mask, rows, len(rows) == mask.numel())[:, 0] if len(rows) else states.new_zeros(0)
-        return states.new_zeros(len(target), mask.shape[1]).masked_scatter(mask, weights)
+        return states.new_zeros(target.shape[0], mask.shape[1]).masked_scatter(mask, weights)
 
     def auxiliary(self, events: Tensor, states: Tensor, mask: Tensor) -> Tensor:
         """The state after an event tells the next event from one drawn from the batch: 2 ln 2 where it knows nothing. Arguments as `_read` has them."""

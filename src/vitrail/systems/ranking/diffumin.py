@@ -30,6 +30,7 @@ from vitrail.systems.history_ranker import HistorySettings, LongRanker, Look
 class DiffuMIN(LongRanker):
     """Interests along orthogonal channels of the target, and interests drawn beside them."""
 
+    no_graph = "its channels come of a QR decomposition, for which ONNX has no operator"
     toy = {"channels": 2, "layers": 1, "draw_steps": 1, "hidden": [16], "contrast": 0.0}
 
     class Config(HistorySettings):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.interest import shares
+from vitrail.blocks.recurrent import summed
 from vitrail.blocks.search import LITTLE, NEVER, Histogram, best, nearest
 from vitrail.config import PositiveInt
 from vitrail.data.batches import Impressions
@@ -72,7 +73,7 @@ class MUSE(LongRanker):
             every = self.happened(look.vectors(look.events), batch, once)
             events, found = F.embedding(places, every), self.long(look.target, every, mask, near, places)
         mean = (events * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        total = events.new_zeros(len(batch.mask), events.shape[2]).index_add(0, row, look.vectors(look.newest))
+        total = summed(look.vectors(look.newest), batch.mask)
         mean_newest = (total / batch.mask.sum(1, keepdim=True).clamp(min=1)).expand_as(mean)
         known = torch.zeros_like(batch.mask).masked_scatter(batch.mask, has[look.newest]) & has[look.at][:, None]
         tiers = self.near(spread, known), self.far(near, mask & has[look.at][:, None])
@@ -82,9 +83,10 @@ class MUSE(LongRanker):
         """Places of the events found (B, K), which are there (B, K), their cosines (B, K), and those of the newest events (B, T)"""
         units = self.frozen(look.items)
         cosines = units[look.at] @ units.T  # (B, n)
-        places, mask = best(cosines if bool(has.all()) else cosines.masked_fill(~has, NEVER), look.events, look.windows, self.config.chosen)
+        lacking = torch.onnx.is_in_onnx_export() or not bool(has.all())
+        places, mask = best(cosines.masked_fill(~has, NEVER) if lacking else cosines, look.events, look.windows, self.config.chosen)
         spread = cosines.new_zeros(batch.mask.shape).masked_scatter(batch.mask, cosines[row, look.newest])
-        return places, mask, cosines.gather(1, look.events[places]), spread.expand(len(look.at), -1)
+        return places, mask, cosines.gather(1, look.events[places]), spread.expand(look.at.shape[0], -1)
 
     def _answered(self, look: Look, has: Tensor, window: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same for the candidates of one person, whose cosines to all events are never held at once."""
