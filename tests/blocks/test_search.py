@@ -168,3 +168,16 @@ def test_of_equals_the_newest_are_found():
     relevance = torch.tensor([[0.3, 0.7], [1e-9, 2e-9]])
     places, _ = best(relevance, torch.tensor([0, 0, 1, 0, 0, 0]), windows, 3)
     assert [sorted(row) for row in places.tolist()] == [[2, 4, 5], [2, 4, 5]]
+
+
+def test_bytes_multiplied_as_bytes_are_the_cosines_of_the_store(monkeypatch):
+    torch.manual_seed(0)
+    values, mask = torch.randn(20, 32), torch.arange(20) != 3
+    a, b = torch.tensor([3, 0, 7]), torch.tensor([1, 3, 3, 19, 4])
+    for given in (to_int8(values), values):
+        store = UnitStore({"text": given, "image": given[:, :8].contiguous()}, {"text": mask, "image": torch.ones(20, dtype=torch.bool)})
+        wanted = store(a) @ store(b).T
+        for integers in (True, False):
+            monkeypatch.setattr("vitrail.blocks.modality.INTEGERS", integers)
+            product = store.products(a, b)
+            torch.testing.assert_close(torch.cat([product(slice(0, 2)), product(slice(2, 3))]), wanted, atol=1e-6, rtol=1e-5)

@@ -54,3 +54,16 @@ def test_nothing_at_all_is_missing():
     assert past.count(two, two).tolist() == [0, 0] and np.isnan(past.gap(two, two)).all() and np.isnan(past.rate(two, two)).all()
     assert np.isnan(user_gap(log, zero, zero, two)).all() and np.isnan(user_rate(log, zero, zero)).all()
     assert np.isnan(affinity(log, two, zero, zero, two, CODES)).all() and before(log, two, two).tolist() == [0, 0]
+
+
+def test_candidates_of_one_person_are_counted_once():
+    """The same numbers as rows of several people, where events are sorted by person and category."""
+    rng = np.random.default_rng(0)
+    log = Log(np.array([0, 9, 14, 14]), rng.integers(0, 6, 14).astype(np.int32), 6)
+    codes = np.array([[2, 3], [2, 0], [4, 4], [1, 0], [0, 0], [5, 2]], dtype=np.int32)
+    items = np.array([0, 1, 2, 3, 4, 5])
+    for person, (start, stop) in enumerate([(2, 8), (9, 14), (14, 14)]):
+        alone = affinity(log, np.full(6, person), np.full(6, start), np.full(6, stop), items, codes)
+        others = np.array([0, 1])  # so that not all rows have one history
+        owners, starts, stops = np.append(np.full(6, person), others), np.append(np.full(6, start), [0, 9]), np.append(np.full(6, stop), [3, 11])
+        np.testing.assert_array_equal(alone, affinity(log, owners, starts, stops, np.append(items, [0, 1]), codes)[:6])

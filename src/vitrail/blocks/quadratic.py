@@ -24,7 +24,7 @@ class QuadraticNet(nn.Module):
         """x (B, D) -> (B, D), the quadratic part of a layer"""
         of = self.maps[layer]
         if not self.training or not self.drop.p:  # what is added up anyhow is added up before it is multiplied
-            weight, bias = (part.unflatten(0, (self.rows, -1)).sum(0) for part in (of.weight, of.bias))  # type: ignore[union-attr]
+            weight, bias = (part.unflatten(0, (self.rows, -1)).sum(0) for part in of.parameters())
             return x * F.linear(x, weight, bias)
         return x * self.drop(of(x)).unflatten(1, (self.rows, -1)).sum(1)  # type: ignore[no-any-return]
 

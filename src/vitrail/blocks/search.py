@@ -208,7 +208,7 @@ class BucketSums(nn.Module):
     @torch.no_grad()
     def buckets(self, x: Tensor) -> Tensor:
         """x (n, H) -> (n, hashes) bucket of each"""
-        told = (x @ self.get_buffer("planes") >= 0).view(-1, self.hashes, self.bits)
+        told = (x @ self.get_buffer("planes") >= 0).view(x.shape[0], self.hashes, self.bits)
         return (told * (1 << torch.arange(self.bits, device=x.device))).sum(-1)
 
     def table(self, values: Tensor, counts: Tensor) -> Tensor:

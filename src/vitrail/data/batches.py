@@ -146,7 +146,7 @@ class Windows(Batch):
         """(W, T) places among the events, left-aligned, and the mask of those that are there; T = the longest window, at least 1. A place off the mask is 0."""
         lengths = self.lengths
         if torch.onnx.is_in_onnx_export():  # a graph is for windows of all lengths
-            steps = torch.arange(lengths.max().clamp(min=1))
+            steps = torch.arange(lengths.max().clamp(min=1))  # type: ignore[call-overload]
         else:
             steps = torch.arange(max(int(lengths.max()) if len(lengths) else 0, 1), device=lengths.device)
         mask = steps < lengths[:, None]

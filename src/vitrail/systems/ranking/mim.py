@@ -75,7 +75,11 @@ class MIM(HistoryRanker):
         present, (of_target, of_events) = self.features.distinct(batch.items, batch.history[batch.mask])
         content = self.seen(present)
         seen, past = F.embedding(of_target, content), F.embedding(of_events, content)
-        cosines = torch.einsum("ba,bta->bt", seen, padded(past, batch.mask))
+        if len(batch.mask) != len(seen):
+            cosines = seen @ past.T if len(past) else seen.new_zeros(len(seen), 1)
+        else:
+            row = batch.mask.nonzero()[:, 0]
+            cosines = seen.new_zeros(batch.mask.shape).masked_scatter(batch.mask, (seen[row] * past).sum(1))
         has = torch.zeros_like(batch.mask).masked_scatter(batch.mask, (past != 0).any(1)) & (seen != 0).any(1)[:, None]
         guided = torch.einsum("bt,bth->bh", shares(cosines / self.config.temperature, has), padded(events, batch.mask))
         both = torch.cat([target, seen], dim=1)
