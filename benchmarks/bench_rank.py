@@ -1,6 +1,8 @@
-"""Training rows a second of our DIN against FuxiCTR's, at equal settings on the same processor in one run.
+"""Training rows a second of our DIN against FuxiCTR's, at equal settings on the same processor in one run; and what an answer of each ranker costs.
 
     python benchmarks/bench_rank.py
+    python benchmarks/bench_rank.py --serving                       # milliseconds of an answer: see _rank_serving.py
+    python benchmarks/bench_rank.py --serving --systems din muse
 
 The peer is FuxiCTR's own DIN class and `train_step` from the package on PyPI, in an environment of its own made on demand under runs/bench/envs/fuxictr. It
 gets ready batches, so its feeding is not counted; ours is counted whole: drawing rows, gathering histories, forward, backward, clip, Adam. Settings of both:
@@ -22,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import _one_thread  # noqa: F401
+import _rank_serving
 import _record
 import numpy as np
 import torch
 
+from vitrail.config import parse_assignments
 from vitrail.data.batches import Batch
 from vitrail.data.fields import Catalogue, FeatureSpec, Field
 from vitrail.data.impressions import Rows
@@ -164,7 +168,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=25, help="training steps in a slice; batches differ in length, so few are noisy")
     parser.add_argument("--peer", type=Path, help="interpreter of an environment that has FuxiCTR (default: one is made)")
     parser.add_argument("--no-peer", action="store_true", help="only ours")
+    parser.add_argument("--serving", action="store_true", help="not training: milliseconds of an answer of each ranker")
+    parser.add_argument("--systems", nargs="*", default=[], help="rankers whose answers are timed (default: all)")
+    parser.add_argument("--calls", type=int, default=60, help="answers that are timed")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of all whose answers are timed")
     options = parser.parse_args()
+    if options.serving:
+        return _rank_serving.measure(options.systems, options.calls, parse_assignments(options.set))
     before = _record.load()
     results: dict[str, Any] = {}
     goals = []

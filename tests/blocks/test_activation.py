@@ -50,3 +50,14 @@ def test_in_evaluation_the_batch_does_not_matter():
 @pytest.mark.parametrize("name", ["dice", "prelu", "relu", "sigmoid"])
 def test_every_name_is_an_activation(name):
     assert activation(name, 4)(torch.randn(6, 4)).shape == (6, 4)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 70, 128])
+def test_where_nothing_is_learned_fewer_passes_give_the_same(rows):
+    torch.manual_seed(0)
+    dice, x = Dice(5).eval(), torch.randn(rows, 5)
+    torch.nn.init.uniform_(dice.alpha, -1, 1)
+    dice.mean.normal_(), dice.variance.uniform_(0.5, 2)
+    with torch.no_grad():
+        found = dice(x)
+    torch.testing.assert_close(found, dice(x).detach())

@@ -114,3 +114,29 @@ def test_padded_equals_packed(scorer, weights):
     mask = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
     query, keys = torch.randn(3, 6), torch.randn(3, 3, 6)
     torch.testing.assert_close(attention.padded(query, keys, mask), attention.packed(query, keys[mask], mask))
+
+
+SCORERS = [("mlp", 1, 0), ("dot", 1, 0), ("bilinear", 1, 0), ("multihead", 2, 0), ("multihead", 2, 8), ("mean", 1, 0)]
+
+
+@pytest.mark.parametrize("weights", ["raw", "softmax", "relu"])
+@pytest.mark.parametrize(("scorer", "heads", "inner"), SCORERS)
+def test_one_history_for_all_targets_is_the_same_history_a_target(scorer, heads, inner, weights, monkeypatch):
+    """The packed form over copies is the reference; with `inner`, keys and values that are made of each event."""
+    torch.manual_seed(0)
+    attention = TargetAttention(6, scorer, weights, heads=heads, inner=inner, scale=True).eval()
+    query, events = torch.randn(5, 6), torch.randn(4, 6)
+    whole = torch.ones(5, 4, dtype=torch.bool)
+    rows = whole.nonzero()[:, 0]
+    copies = events.repeat(5, 1)
+    values = attention.of_value(copies) if inner else copies
+    told = attention.weigh(query, copies, whole, rows, False)
+    wanted = (values.view(20, heads, -1) * told[:, :, None]).flatten(1).view(5, 4, -1).sum(1)
+    wanted = attention.out(wanted) if inner else wanted
+    once = torch.ones(1, 4, dtype=torch.bool)
+    monkeypatch.setattr("vitrail.blocks.interest.HELD", 1)  # a target at a time
+    torch.testing.assert_close(attention.packed(query, events, once), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention(query, events.expand(5, -1, -1), whole), wanted, atol=1e-5, rtol=1e-5)
+    assert not attention.packed(query, events[:0], torch.zeros(1, 1, dtype=torch.bool)).any()
+    some = torch.tensor([[True, True, False, False]]).expand(5, -1)
+    torch.testing.assert_close(attention(query, events.expand(5, -1, -1), some), attention.packed(query, events[:2], once[:, :2]), atol=1e-5, rtol=1e-5)

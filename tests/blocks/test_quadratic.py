@@ -18,3 +18,9 @@ def test_a_quadratic_layer():
         single.maps[0].weight.fill_(1.0)
         single.maps[0].bias.zero_()
     assert single.product(0, x).tolist() == [[3, 6]] and net(x).tolist() == [[4, 8]]
+
+
+def test_without_dropout_matrices_are_added_up_first():
+    torch.manual_seed(0)
+    net, x = QuadraticNet(6, 1, 4, 0.3).eval(), torch.randn(5, 6)
+    torch.testing.assert_close(net.product(0, x), x * net.maps[0](x).view(5, 4, 6).sum(1))

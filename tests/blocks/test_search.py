@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from vitrail.blocks.modality import UnitStore, to_int8
-from vitrail.blocks.search import NEVER, BucketSums, Histogram, TwoStageSearch, best, multiplicities, signs
+from vitrail.blocks.search import NEVER, BucketSums, Histogram, TwoStageSearch, best, multiplicities, newest_top, signs
 from vitrail.data.batches import Windows
 
 
@@ -147,8 +147,37 @@ def test_a_window_whose_events_stand_in_a_row_is_read_in_place():
     assert in_place.tolist() == mixed.tolist() == relevance[:, 3:].topk(3, dim=1).indices.tolist()
 
 
+@pytest.mark.parametrize("top", [1, 7, 20])
+@pytest.mark.parametrize("values", [3, 40, 1 << 20])
+def test_the_largest_of_long_rows_are_found_without_looking_at_all(values, top):
+    g = torch.Generator().manual_seed(values)
+    scores = torch.randint(-values, values, (25, 1003), generator=g).float() / 7
+    scores[3], scores[4, 5:] = NEVER, NEVER
+    scores[5, ::2] = -0.0
+    found, places = newest_top(scores, top)
+    for row, at, told in zip(scores.tolist(), places.tolist(), found.tolist(), strict=True):
+        wanted = sorted(range(1003), key=lambda place: (row[place], place), reverse=True)[:top]
+        assert told == [row[place] for place in wanted]
+        assert row[at[0]] == NEVER or sorted(place for place in at if row[place] > NEVER) == sorted(place for place in wanted if row[place] > NEVER)
+    distinct = torch.stack([torch.randperm(1003, generator=g) for _ in range(4)]).float()
+    assert newest_top(distinct, top, distinct=True)[0].tolist() == distinct.topk(top, dim=1).values.tolist()
+
+
 def test_of_equals_the_newest_are_found():
     windows = Windows(torch.zeros(6).int(), torch.tensor([0]), torch.tensor([6]), torch.zeros(2, dtype=torch.long))
     relevance = torch.tensor([[0.3, 0.7], [1e-9, 2e-9]])
     places, _ = best(relevance, torch.tensor([0, 0, 1, 0, 0, 0]), windows, 3)
     assert [sorted(row) for row in places.tolist()] == [[2, 4, 5], [2, 4, 5]]
+
+
+def test_bytes_multiplied_as_bytes_are_the_cosines_of_the_store(monkeypatch):
+    torch.manual_seed(0)
+    values, mask = torch.randn(20, 32), torch.arange(20) != 3
+    a, b = torch.tensor([3, 0, 7]), torch.tensor([1, 3, 3, 19, 4])
+    for given in (to_int8(values), values):
+        store = UnitStore({"text": given, "image": given[:, :8].contiguous()}, {"text": mask, "image": torch.ones(20, dtype=torch.bool)})
+        wanted = store(a) @ store(b).T
+        for integers in (True, False):
+            monkeypatch.setattr("vitrail.blocks.modality.INTEGERS", integers)
+            product = store.products(a, b)
+            torch.testing.assert_close(torch.cat([product(slice(0, 2)), product(slice(2, 3))]), wanted, atol=1e-6, rtol=1e-5)

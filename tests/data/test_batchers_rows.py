@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order, windows
+from vitrail.data.batchers_rows import ImpressionBatcher, gather, in_order, shared, windows
 from vitrail.data.impressions import Rows
 from vitrail.data.log import Log
 
@@ -89,3 +89,20 @@ def test_histories_of_10_000_events_are_not_copied_a_row():
     order = ImpressionBatcher(r, batch=300, length=50, seed=0, long=10_000)
     assert sum(len(b.items) for b in order.epoch(0)) == 1000 and all(b.long is not None for b in order.epoch(0))
     assert [len(chosen) for chosen, _ in in_order(r, 50, long=10_000)][:2] == [419, 419]
+
+
+def test_a_history_that_all_rows_have_is_given_once():
+    log = Log(np.array([0, 3, 3]), np.array([4, 1, 2], dtype=np.int32), 5, np.array([10, 20, 30]))
+    for person, events in ((0, [1, 2]), (1, [])):
+        fields, three = np.eye(3, dtype=np.int32), np.full(3, 3)
+        rows = Rows(np.full(3, person), np.array([0, 3, 4]), np.zeros(3, dtype=np.float32), three, log, np.full(3, 40), fields=fields)
+        each, once = gather(rows, np.arange(3), 2, 3), shared(rows, 2, 3)
+        assert once.history.shape[0] == 1 and once.history[once.mask].tolist() == events
+        for name in ("history", "mask", "times"):
+            assert torch.equal(getattr(once, name).expand(3, -1), getattr(each, name))
+        for name in ("users", "items", "labels", "fields", "now"):
+            assert torch.equal(getattr(once, name), getattr(each, name))
+        assert once.long.of.tolist() == each.long.of.tolist() == [0, 0, 0] and once.long.items.tolist() == each.long.items.tolist()
+        assert len(once.long.items) and once.long.lengths.tolist() == [3 if events else 0]  # there is something to look up, even if nobody has it
+    part = rows.slice(1, 3)
+    assert part.items.tolist() == [3, 4] and rows.slice(0, 9) is rows

@@ -70,3 +70,16 @@ def test_what_is_heard_later_counts_as_what_was_told_at_once(monkeypatch, fresh)
     asked, now = np.arange(5).repeat(4), np.tile(np.array([0, 7, 15, 30]) * DAY, 5)
     assert heard.count(asked, now).tolist() == whole.count(asked, now).tolist() and heard.moment == whole.moment
     assert heard.gap(asked, now).tobytes() == whole.gap(asked, now).tobytes() and heard.heard(items[:0], times[:0]).moment == whole.moment
+
+
+def test_candidates_of_one_person_are_counted_once():
+    """The same numbers as rows of several people, where events are sorted by person and category."""
+    rng = np.random.default_rng(0)
+    log = Log(np.array([0, 9, 14, 14]), rng.integers(0, 6, 14).astype(np.int32), 6)
+    codes = np.array([[2, 3], [2, 0], [4, 4], [1, 0], [0, 0], [5, 2]], dtype=np.int32)
+    items = np.array([0, 1, 2, 3, 4, 5])
+    for person, (start, stop) in enumerate([(2, 8), (9, 14), (14, 14)]):
+        alone = affinity(log, np.full(6, person), np.full(6, start), np.full(6, stop), items, codes)
+        others = np.array([0, 1])  # so that not all rows have one history
+        owners, starts, stops = np.append(np.full(6, person), others), np.append(np.full(6, start), [0, 9]), np.append(np.full(6, stop), [3, 11])
+        np.testing.assert_array_equal(alone, affinity(log, owners, starts, stops, np.append(items, [0, 1]), codes)[:6])

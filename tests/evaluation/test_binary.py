@@ -37,6 +37,27 @@ def test_auc_and_gauc_equal_the_definition_with_ties():
     assert binary.gauc(y, s, users, "equal")[0] == pytest.approx(np.mean([v for v, _ in kept]))
 
 
+@pytest.mark.parametrize("users", ["dense", "sparse", "negative"])
+@pytest.mark.parametrize("scores", ["float32", "float64", "whole", "zeros", "nan"])
+def test_every_way_of_sorting_equals_a_loop_over_users(scores, users):
+    """Scores that a float32 holds are sorted as whole numbers with their rows, others by keys; groups are told by marks or by sorting."""
+    y, s, u = some(300, 12)
+    s = s - 0.5
+    kinds = {"float32": s.astype(np.float32), "float64": s + 1e-12 * y, "whole": np.round(9 * s).astype(np.int64), "zeros": np.where(s > 0, 0.0, -0.0)}
+    s = kinds.get(scores, s)
+    if scores == "nan":
+        s[0] = np.nan
+    u = {"dense": u // 7, "sparse": u * 10**9, "negative": u // 7 - 3}[users]
+    value, counts, group = binary.grouped_auc(y, s, u)
+    known = np.unique(u)
+    assert np.array_equal(known[group], u) and counts.tolist() == [(u == each).sum() for each in known]
+    each = [slow_auc(y[u == one], s[u == one]) for one in known]
+    kept = [place for place, one in enumerate(known) if not np.isnan(s[u == one].astype(float)).any()]
+    np.testing.assert_allclose(value[kept], np.array(each)[kept], atol=1e-12)
+    soft = y * 0.5 + 0.25  # labels between: the sum of ranks is weighed, as before
+    assert np.isfinite(binary.grouped_auc(soft, s, u)[0]).any()
+
+
 def test_what_cannot_be_asked_is_nan_and_counted():
     assert np.isnan(binary.auc([1, 1], [0.1, 0.2])) and np.isnan(binary.auc([], []))
     value, kept, dropped = binary.gauc([1, 1, 0], [0.1, 0.2, 0.3], np.array([0, 0, 1]))

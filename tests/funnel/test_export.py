@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from vitrail.cli import app
+from vitrail.data.batchers_rows import gather
 from vitrail.data.fields import Field
 from vitrail.errors import DataError, ResourceError, SettingError
 from vitrail.funnel import export
@@ -50,8 +52,8 @@ def difference(model, file, rows=40):
 @pytest.mark.parametrize("name", RANKERS)
 def test_every_ranker_equals_its_graph(name, tmp_path):
     model = tiny(name, fields=FIELDS)
-    if not model.trained or getattr(model.config, "searched", 0):
-        pytest.skip("has no weights before it is fitted, or searches what a graph does not hold: see below")
+    if not model.trained or model.no_graph:
+        pytest.skip("has no weights before it is fitted, or what no graph holds: see below")
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     assert difference(model, tmp_path / "m.onnx") < 1e-5
@@ -72,6 +74,14 @@ SLOTS = [
     ("dnn", {"tables": "qr", "budget": 0.8}),
     ("dnn", {"norm": True, "dropout": 0.2, "activation": "dice", "history": False}),
     ("dcnv2", {"cross": "mix", "structure": "stacked"}),
+    ("sim", {"long": 12, "chosen": 3, "time": "none"}),
+    ("sim", {"long": 12, "chosen": 3, "search": "hard", "category": "category"}),
+    ("sim", {"chosen": 3, "attention": "mlp", "search": "hard", "category": "tags"}),
+    ("eta", {"chosen": 3, "time": "position"}),
+    ("sdim", {"hashes": 3, "bits": 2, "normalise": False}),
+    ("dare", {"chosen": 3, "decoupled": False}),
+    ("muse", {"chosen": 3}),
+    ("muse", {"chosen": 3, "attention": "mlp", "store": "float32"}),
     ("wide-deep", {"crosses": [["city", "slot"], ["item", "price"]]}),
     ("autoint", {"variant": "released", "hidden": [8]}),
 ]
@@ -131,6 +141,24 @@ def test_a_run_becomes_a_file_with_its_meaning(shop, tmp_path, monkeypatch):
     assert not (tmp_path / "p.onnx").exists()
 
 
+def test_what_searches_takes_long_histories_as_inputs(shop, tmp_path):
+    """Two people's candidates over two windows, one of them empty, as the house answers them; its random planes are part of the graph."""
+    import onnxruntime
+
+    recommender = fit("eta", shop, settings=settings_of("eta", epochs=1, long=8, chosen=2), quiet=True).recommender
+    made = export_run(recommender, tmp_path / "m.onnx")
+    assert made.difference < 1e-5 and {"events", "starts", "stops", "windows"} <= set(made.inputs) and "planes" in " ".join(recommender.model.state_dict())
+    histories = recommender.known.histories(recommender.user_ids.encode(["u0", "nobody"]))
+    rows = recommender.model.rows_at(histories, torch.arange(6).expand(2, -1))
+    batch = gather(rows, np.arange(12), recommender.model.config.length, 8)
+    batch = replace(batch, users=histories.users.repeat_interleave(6))
+    assert len(batch.long.starts) == 2
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    given = export._given(batch)
+    found = session.run(["probability"], {name: given[name].numpy().astype(np.int64 if given[name].dtype != torch.bool else bool) for name in made.inputs})[0]
+    torch.testing.assert_close(torch.from_numpy(found).view(2, 6), recommender.model.score(histories, torch.arange(6).expand(2, -1)), atol=1e-5, rtol=1e-5)
+
+
 def test_trees_leave_as_a_graph_and_as_text(shop, tmp_path):
     lightgbm = pytest.importorskip("lightgbm")
     recommender = fit("lightgbm", shop, settings=settings_of("lightgbm"), quiet=True).recommender
@@ -151,8 +179,8 @@ def test_what_cannot_be_exported_is_a_sentence(shop, tmp_path, monkeypatch):
         export_run(fm, tmp_path / "m.txt", "trees")
     with pytest.raises(SettingError, match='There is no format "pickle"'):
         export_run(fm, tmp_path / "m", "pickle")
-    monkeypatch.setattr(type(fm.model.config), "searched", 1000, raising=False)
-    with pytest.raises(SettingError, match="searches 1,000 events"):
+    monkeypatch.setattr(type(fm.model), "no_graph", registry.find("diffumin").no_graph)
+    with pytest.raises(SettingError, match='"fm" cannot be exported, as its channels come of a QR decomposition'):
         export_run(fm, tmp_path / "m.onnx")
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

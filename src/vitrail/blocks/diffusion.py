@@ -56,13 +56,18 @@ class Denoiser(nn.Module):
         self.after_attend, self.after_cross, self.after_net = (nn.ModuleList(nn.LayerNorm(width) for _ in range(layers)) for _ in range(3))
 
     def forward(self, tokens: Tensor, view: Tensor, t: Tensor, place: Tensor) -> Tensor:
-        """tokens (B, C, H), view (B, H), t (B,) steps, place (B,) of the noisy token -> (B, H)"""
-        x = tokens + self.time(sinusoid(t, tokens.shape[-1]))[:, None]
+        """tokens (B, C, H), view (B, H), t (B,) steps, or (1,) one for all, place (B,) of the noisy token -> (B, H)"""
+        x, row = tokens + self.time(sinusoid(t, tokens.shape[-1]))[:, None], torch.arange(len(tokens), device=tokens.device)
+        last, all_of = len(self.attend) - 1, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         for layer, attend in enumerate(self.attend):
-            x = self.after_attend[layer](x + attend(x, False, None))
-            x = self.after_cross[layer](x + self.cross[layer](view)[:, None])
+            told = self.cross[layer](view)
+            if layer == last:  # nothing but the noisy token is read of the last block
+                x = x[row, place] + attend.at(x, place, all_of)  # type: ignore[operator]
+            else:
+                x = x + attend(x, False, None)
+            x = self.after_cross[layer](self.after_attend[layer](x) + (told if layer == last else told[:, None]))
             x = self.after_net[layer](x + self.net[layer](x))
-        return x[torch.arange(len(x), device=x.device), place]
+        return x if self.attend else x[row, place]
 
 
 def one_noisy(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,8 @@ Scorer = Literal["mlp", "dot", "bilinear", "multihead", "mean"]
 Weights = Literal["raw", "softmax", "relu"]
 INTERVALS = 32
 """Powers of 2 of seconds that are told apart: 2^31 seconds are 68 years."""
+HELD = 1 << 18
+"""Numbers of a hidden layer that are held at once where one history is scored for many targets: they stay in the cache."""
 FAR = -1e30
 """The score of padding under a softmax: its weight is exactly 0, and a row of padding alone stays finite."""
 
@@ -51,6 +53,17 @@ class PairScorer(nn.Module):
             pairs = torch.cat([keys, query.index_select(0, rows) * keys], dim=1)
             hidden = F.linear(pairs, torch.cat([k - difference, product], dim=1)) + of_query.index_select(0, rows)
         return self.rest(self.dropout(self.act(hidden))).squeeze(-1)  # type: ignore[no-any-return]
+
+    def shared(self, query: Tensor, keys: Tensor) -> Tensor:
+        """query (B, H), one history keys (T, H) -> (B, T): all that hangs on the keys is worked out once, and the queries go through one product."""
+        q, k, difference, product = self.first.weight.chunk(4, dim=1)
+        each = torch.addcmul((q + difference).T[:, None], keys.T[:, :, None], product.T[:, None])  # (H, T, C): a key's map of any query
+        of_keys = F.linear(keys, k - difference, self.first.bias)
+        found = []
+        for part in query.split(max(HELD // of_keys.numel(), 1)):
+            hidden = torch.addmm(of_keys.flatten(), part, each.flatten(1)).view(len(part) * len(keys), -1)
+            found.append(self.rest(self.dropout(self.act(hidden))).view(len(part), len(keys)))
+        return torch.cat(found)
 
 
 class TargetAttention(nn.Module):
@@ -93,32 +106,68 @@ class TargetAttention(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """query (B, H), keys (B, T, H), mask (B, T) true where an event is -> (B, H); 0 for an empty history."""
+        if self.inner:
+            return self.folded(query, keys, mask)
+        if torch.onnx.is_in_onnx_export():
+            return self.padded(query, keys, mask)
+        if bool(mask.all()):
+            return self.packed(query, keys.flatten(0, 1), mask)
         places = mask.flatten().nonzero().squeeze(1)
         return self.packed(query, keys.flatten(0, 1).index_select(0, places), mask)
 
     def packed(self, query: Tensor, events: Tensor, mask: Tensor) -> Tensor:
-        """The same with the events (E, H) alone, in the order in which `mask` (B, T) has them."""
+        """The same with the events (E, H) alone, in the order in which `mask` (B, T) has them; with a mask (1, T) they are one history for all queries."""
         if torch.onnx.is_in_onnx_export():  # graphs have no sums by place, and batches of theirs may be without a single event
             return self.padded(query, events.new_zeros((*mask.shape, events.shape[1])).masked_scatter(mask[:, :, None], events), mask)
         if not len(events):
             return torch.zeros_like(query)
+        if len(mask) != len(query):
+            return self.shared(query, events)
         full = len(events) == mask.numel()
+        if full and self.inner:
+            return self.folded(query, events.view(*mask.shape, -1), mask)
         rows = mask.nonzero()[:, 0]
         weights = self.weigh(query, events, mask, rows, full)
         values = self.of_value(events) if self.inner else events
         if full and self.heads == 1:
             summed = torch.bmm(weights.view(len(mask), 1, -1), values.view(*mask.shape, -1)).squeeze(1)
+        elif full:
+            summed = torch.einsum("bth,bthd->bhd", weights.view(*mask.shape, -1), values.view(*mask.shape, self.heads, -1)).flatten(1)
         else:
             weighted = (values.view(len(values), self.heads, -1) * weights[:, :, None]).flatten(1)
             summed = values.new_zeros(len(query), values.shape[1]).index_add(0, rows, weighted)
         return self.out(summed) if self.inner else summed
 
+    def folded(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """`forward` with `inner`: as there is one query a row, its map of keys is taken to the query, and that of values to their sum; neither is made of
+        each event."""
+        of_query, of_key, of_value = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.of_query, self.of_key, self.of_value))  # (heads, d, H)
+        onto = torch.einsum("bi,hdi,hdj->bhj", query, of_query, of_key)
+        scores = torch.bmm(onto, keys.transpose(1, 2)) * self.scale  # (B, heads, T)
+        if self.weights == "softmax":
+            weights = torch.softmax(scores.masked_fill(~mask[:, None], FAR), dim=2) * mask[:, None]
+        else:
+            weights = (torch.relu(scores) if self.weights == "relu" else scores) * mask[:, None]
+        return self.out(torch.einsum("bhi,hdi->bhd", torch.bmm(weights, keys), of_value).flatten(1))  # type: ignore[no-any-return]
+
     def shared(self, query: Tensor, events: Tensor) -> Tensor:
-        """The same of many targets (B, H) and one history (T, H), at least one event, whose keys and values are then made once (multihead with `inner`)."""
-        q, k, v = (layer(x).view(len(x), self.heads, -1) for layer, x in ((self.of_query, query), (self.of_key, events), (self.of_value, events)))
-        scores = torch.einsum("bhd,thd->bht", q, k) * self.scale
-        weights = torch.softmax(scores, dim=2) if self.weights == "softmax" else torch.relu(scores) if self.weights == "relu" else scores
-        return self.out(torch.einsum("bht,thd->bhd", weights, v).flatten(1))  # type: ignore[no-any-return]
+        """The same of many targets (B, H) and one history (T, H) of at least one event: what hangs on the history alone is made once."""
+        if self.scorer == "mean":
+            return events.mean(0, keepdim=True).expand(len(query), -1)
+        values = self.of_value(events) if self.inner else events
+        summed = torch.einsum("hbt,thd->bhd", self.shared_weights(query, events), values.view(len(values), self.heads, -1)).flatten(1)
+        return self.out(summed) if self.inner else summed
+
+    def shared_weights(self, query: Tensor, events: Tensor) -> Tensor:
+        """(heads, B, T) weights of the events of one history (T, H) for targets (B, H); not of `mean`."""
+        if self.scorer == "mlp":
+            scores = self.score.shared(query, events)[None]
+        else:
+            q = query if self.scorer == "dot" else self.of_query(query)
+            k = self.of_key(events) if self.scorer == "multihead" else events
+            scores = q.view(len(q), self.heads, -1).transpose(0, 1) @ k.view(len(k), self.heads, -1).permute(1, 2, 0)
+        scores = scores * self.scale if self.scale != 1.0 else scores
+        return torch.softmax(scores, dim=2) if self.weights == "softmax" else torch.relu(scores) if self.weights == "relu" else scores
 
     def padded(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """The same with scores for the padding too, which then weigh nothing."""
@@ -147,6 +196,8 @@ class TargetAttention(nn.Module):
             return scores
         if self.weights == "relu":
             return torch.relu(scores)
+        if full:
+            return torch.softmax(scores.view(*mask.shape, -1), dim=1).flatten(0, 1)
         columns = []
         for head in (scores[:, place] for place in range(self.heads)):
             padded = head.new_full(mask.shape, FAR).masked_scatter(mask, head)

@@ -63,7 +63,7 @@ class MultiInterestExtractor(nn.Module):
         if self.routing == "attention":
             scores = self.score(torch.tanh(self.widen(events))).masked_fill(~mask[..., None], FAR)
             return torch.einsum("btk,bth->bkh", torch.softmax(scores, dim=1) * mask[..., None], events)
-        centres = self.start.expand(len(events), -1, -1)
+        centres = self.start.expand(events.shape[0], -1, -1)
         for _ in range(self.rounds):
             centres = self.norm(centres + self.move(compete(centres, events, mask)))
         return centres * mask.any(1)[:, None, None]

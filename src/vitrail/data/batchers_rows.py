@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,21 @@ def gather(rows: Rows, chosen: Int64, length: int, long: int = 0) -> Impressions
     )
 
 
+def shared(rows: Rows, length: int, long: int = 0) -> Impressions:
+    """All of `rows`, which have their fields and one history in common, as one batch that has the history once: (1, T)."""
+    assert rows.fields is not None, "the fields of rows are made by data.features"
+    once = gather(rows, np.zeros(1, dtype=np.int64), length, long)
+    return replace(
+        once,
+        users=torch.from_numpy(rows.users),
+        items=torch.from_numpy(rows.items),
+        labels=torch.from_numpy(rows.labels),
+        fields=torch.from_numpy(rows.fields.astype(np.int64)),
+        now=None if rows.times is None else torch.from_numpy(rows.times),
+        long=None if once.long is None else replace(once.long, of=torch.zeros(len(rows), dtype=torch.int64)),
+    )
+
+
 def windows(rows: Rows, chosen: Int64, length: int) -> Windows:
     """The newest `length` events of the history of each of the rows `chosen` (B,): what several rows have in common is taken from the log once."""
     log, stops = rows.log, rows.stops[chosen]
@@ -64,10 +80,13 @@ def windows(rows: Rows, chosen: Int64, length: int) -> Windows:
     shift[by] = np.repeat(before[:-1] - begins, np.diff(np.append(first, len(by))))
 
     def of_log(array: npt.NDArray[np.generic] | None) -> torch.Tensor | None:
-        return None if array is None else torch.from_numpy(np.asarray(array[where]))
+        # where nobody has an event there is one that no window has, so that there is something to look up
+        return None if array is None else torch.from_numpy(np.asarray(array[where]) if len(where) else np.zeros(1, dtype=array.dtype))
 
+    found = of_log(log.items)
+    assert found is not None
     return Windows(
-        torch.from_numpy(log.items[where].astype(np.int32)), torch.from_numpy(starts + shift), torch.from_numpy(stops + shift),
+        found.int(), torch.from_numpy(starts + shift), torch.from_numpy(stops + shift),
         torch.from_numpy(of.reshape(-1)), of_log(log.times), of_log(rows.signals),
     )  # fmt: skip
 

@@ -145,14 +145,21 @@ class Windows(Batch):
     def places(self) -> tuple[Tensor, Tensor]:
         """(W, T) places among the events, left-aligned, and the mask of those that are there; T = the longest window, at least 1. A place off the mask is 0."""
         lengths = self.lengths
-        steps = torch.arange(max(int(lengths.max()) if len(lengths) else 0, 1), device=lengths.device)
+        if torch.onnx.is_in_onnx_export():  # a graph is for windows of all lengths
+            steps = torch.arange(lengths.max().clamp(min=1))  # type: ignore[call-overload]
+        else:
+            steps = torch.arange(max(int(lengths.max()) if len(lengths) else 0, 1), device=lengths.device)
         mask = steps < lengths[:, None]
         return (self.starts[:, None] + steps).masked_fill(~mask, 0), mask
 
 
 @dataclass(frozen=True)
 class Impressions(Batch):
-    """Items that were shown, with what happened: the batch of rankers."""
+    """Items that were shown, with what happened: the batch of rankers.
+
+    Where all rows have one history in common, the candidates of one person, a ranker that says so (`Ranker.shares`) gets it once: `history`, `mask`,
+    `signals` and `times` are (1, T) then, and T is its length (1 where it is empty).
+    """
 
     users: Tensor
     """(B,) int64; -1 for an unknown user"""

@@ -83,6 +83,12 @@ class Rows:
         return replace(self, users=self.users[rows], items=self.items[rows], labels=self.labels[rows], stops=self.stops[rows], context=context, **cut)
 
 
+    def slice(self, start: int, stop: int) -> Rows:
+        """The rows [start, stop), over the same log."""
+        if start == 0 and stop >= len(self):
+            return self
+        return self.where((np.arange(len(self)) >= start) & (np.arange(len(self)) < stop))
+
     def with_outcomes(self, conditions: Mapping[str, str]) -> Rows:
         """The rows with what holds of each condition over columns of context, which then are context no more; NaN where such a column is empty.
 

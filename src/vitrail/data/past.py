@@ -119,6 +119,12 @@ def affinity(log: Log, owners: Int64, starts: Int64, stops: Int64, items: Int64,
 
     `codes` (N, M): categories of each item, those below 2 are none; `owners` (R,) whose history it is in `log`.
     """
+    if len(items) and (starts == starts[0]).all() and (stops == stops[0]).all():  # candidates of one person
+        asked = codes[items]
+        counts = np.bincount(codes[log.items[starts[0] : stops[0]]].ravel(), minlength=int(asked.max(initial=0)) + 1)
+        has = asked >= 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((counts[asked] * has).sum(1) / ((stops[0] - starts[0]) * has.sum(1)), dtype=np.float64)
     has = codes >= 2
     width = int(codes.max(initial=1)) + 1
     event, place = np.nonzero(has[log.items])

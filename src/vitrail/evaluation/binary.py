@@ -39,23 +39,44 @@ def grouped_auc(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArra
     One sort of the rows by (group, score); ties get the mean of their ranks.
     """
     y, s = np.asarray(labels, dtype=np.float64), np.asarray(scores)
-    _, group = np.unique(groups, return_inverse=True)
-    n = int(group.max(initial=-1)) + 1
-    order = np.lexsort([s, group])
-    g, v = group[order], s[order]
-    fresh = np.ones(len(order), dtype=bool)
-    fresh[1:] = (g[1:] != g[:-1]) | (v[1:] != v[:-1])
-    starts = np.flatnonzero(fresh)
-    sizes = np.diff(np.append(starts, len(order)))
+    group, n = _dense(np.asarray(groups))
+    g, hits, starts = _by_score(y, s, group)
+    sizes = np.diff(np.append(starts, len(g)))
     rank = np.repeat(starts + (sizes + 1) / 2, sizes)  # mean of the ranks from 1 of a tie, over all rows
     counts = np.bincount(group, minlength=n)
     first = np.concatenate([[0], np.cumsum(counts)[:-1]]) if n else np.empty(0)
-    hits = y[order]
     positives = np.bincount(g, weights=hits, minlength=n)
     sums = np.bincount(g, weights=hits * rank, minlength=n) - positives * first
     with np.errstate(divide="ignore", invalid="ignore"):
         value = (sums - positives * (positives + 1) / 2) / (positives * (counts - positives))
     return np.where((positives > 0) & (positives < counts), value, np.nan), counts.astype(np.int64), group.astype(np.int64)
+
+
+def _dense(groups: npt.NDArray[np.integer]) -> tuple[Int, int]:
+    """(R,) the place of each row's group among those that occur, sorted; and how many occur. Without a sort where they are small numbers."""
+    least = int(groups.min()) if len(groups) else 0
+    if not len(groups) or int(groups.max()) - least > 4 * len(groups):
+        values, group = np.unique(groups, return_inverse=True)
+        return group, len(values)
+    places = groups - least
+    known = np.bincount(places) > 0
+    return (np.cumsum(known) - 1)[places], int(known.sum())
+
+
+def _by_score(y: Float, s: npt.NDArray[Any], group: Int) -> tuple[Int, Float, Int]:
+    """In the order of (group, score): the group (R,) and the label (R,) of each row, and where each run of equal scores begins."""
+    small = s.astype(np.float32, copy=False)
+    if len(s) and bool((small == s).all()) and bool(((y == 0) | (y == 1)).all()):  # no NaN, whole labels: all of a row is one number, and numbers sort fast
+        bits = (small + np.float32(0)).view(np.int32).astype(np.int64)  # 0 and -0 are equal
+        keys = (group << 33) | (((bits ^ ((bits >> 31) & 0x7FFFFFFF)) + (1 << 31)) << 1) | y.astype(np.int64)
+        keys.sort()
+        fresh = np.append(True, (keys[1:] >> 1) != (keys[:-1] >> 1))
+        return keys >> 33, (keys & 1).astype(np.float64), np.flatnonzero(fresh)
+    order = np.lexsort([s, group])
+    g, v = group[order], s[order]
+    fresh = np.ones(len(order), dtype=bool)
+    fresh[1:] = (g[1:] != g[:-1]) | (v[1:] != v[:-1])
+    return g, y[order], np.flatnonzero(fresh)
 
 
 def gauc(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.NDArray[np.integer], weights: Literal["rows", "equal"] = "rows") -> tuple[float, int, int]:

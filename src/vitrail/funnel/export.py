@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitrail.data.batches import Impressions
+from vitrail.data.batches import Impressions, Windows
 from vitrail.errors import ResourceError, SettingError
 from vitrail.files import atomic_file, refuse_taken, write_text
 from vitrail.funnel.recommender import Recommender, load
@@ -27,6 +27,13 @@ OPSET = 17
 CLOSE = 1e-5
 """What the runtime may differ by from the house, in log odds relative to 1 or to their size, and in chances."""
 INPUTS = ("items", "users", "fields", "history", "mask", "signals", "times", "now")
+LONG = {"events": "items", "starts": "starts", "stops": "stops", "windows": "of", "event_times": "times", "event_signals": "signals"}
+"""Inputs of rankers that search, and what of `Windows` each is."""
+AXES = {
+    "history": "steps", "mask": "steps", "signals": "steps", "times": "steps", "events": "events", "event_times": "events", "event_signals": "events",
+    "starts": "windows", "stops": "windows",
+}  # fmt: skip
+"""What the free axis of an input counts, where it is not rows: the second one of the newest events, the only one of long histories."""
 MEANING = {
     "items": "(B,) codes of the items: places of the rows of items.parquet",
     "users": "(B,) codes of the users: places of the rows of users.parquet; -1 a stranger",
@@ -36,6 +43,12 @@ MEANING = {
     "signals": "(B, T) what happened at each event: 1 + how many of signals are <= it, 0 where that is not known",
     "times": "(B, T) microseconds since 1970 of each event",
     "now": "(B,) microseconds since 1970 of the question",
+    "events": "(E,) codes of the items of long histories, oldest first, one person's after another's; one person's candidates share theirs",
+    "starts": "(W,) where each long history begins among events",
+    "stops": "(W,) where it ends",
+    "windows": "(B,) which of the long histories a row has",
+    "event_times": "(E,) microseconds since 1970 of each of events",
+    "event_signals": "(E,) what happened at each of events, as in signals",
 }
 
 
@@ -76,9 +89,8 @@ def export_run(run: str | Path | Recommender, out: str | Path, format: Format = 
         import onnx
     except ImportError:
         raise ResourceError('Export to ONNX needs onnx, which is not installed: pip install "vitrail[onnx]".') from None
-    if searched := getattr(model.config, "searched", 0):
-        told = f'System "{recommender.name}" searches {searched:,} events of a history where they are stored, which a graph would need as input'
-        raise SettingError(f"{told}: export a ranker of the newest events, or serve this one.")
+    if model.no_graph:
+        raise SettingError(f'System "{recommender.name}" cannot be exported, as {model.no_graph}: export another ranker, or serve this one.')
     model.eval()
     graph, inputs = Graph(model), _inputs(model)
     with atomic_file(target) as temporary:
@@ -112,21 +124,26 @@ def _trees(model: Ranker, target: Path) -> Exported:
 def _inputs(model: Ranker) -> list[str]:
     """Inputs that the system may read."""
     clock = model.source.events is not None
-    lacking = {"signals": not model.spec.signal, "times": not clock, "now": not clock}
-    return [name for name in INPUTS if not lacking.get(name)]
+    lacking = {"signals": not model.spec.signal, "times": not clock, "now": not clock, "event_signals": not model.spec.signal, "event_times": not clock}
+    return [name for name in (*INPUTS, *(LONG if model.config.searched else ())) if not lacking.get(name)]
+
+
+def _given(batch: Impressions) -> dict[str, Tensor]:
+    """What a batch has, by the names of the inputs."""
+    return {name: getattr(batch, name) for name in INPUTS} | ({} if batch.long is None else {name: getattr(batch.long, of) for name, of in LONG.items()})
 
 
 def _write(graph: Graph, inputs: list[str], file: Path) -> None:
     """Trace the graph on a small batch with padding."""
     free = not graph.model.unrolled
     example = drawn(graph.model, 3, 4)
-    axes = {name: {0: "rows"} | ({1: "events"} if free and name in ("history", "mask", "signals", "times") else {}) for name in inputs}
+    axes = {name: {0: AXES[name]} if name in LONG and name in AXES else {0: "rows"} | ({1: AXES[name]} if free and name in AXES else {}) for name in inputs}
     axes |= {"logit": {0: "rows"}, "probability": {0: "rows"}}
     graph.inputs = inputs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer: that lengths become constants, which they are (of fields), or that an exporter is old
         torch.onnx.export(
-            graph, tuple(getattr(example, name) for name in inputs), str(file), input_names=inputs, output_names=["logit", "probability"],
+            graph, tuple(_given(example)[name] for name in inputs), str(file), input_names=inputs, output_names=["logit", "probability"],
             dynamic_axes=axes, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
 
@@ -151,8 +168,10 @@ class Graph(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """The inputs in the order of `inputs` -> (B,) and (B,)"""
-        given = dict(zip(self.inputs, tensors, strict=True))
-        logits = self.model.logit(Impressions(labels=given["items"].float() * 0, **given)).float()  # type: ignore[arg-type]
+        given: dict[str, Any] = dict(zip(self.inputs, tensors, strict=True))
+        if "events" in given:
+            given["long"] = Windows(**{of: given.pop(name) for name, of in LONG.items() if name in given})
+        logits = self.model.logit(Impressions(labels=given["items"].float() * 0, **given)).float()
         return logits, self.chances(logits)
 
     def chances(self, logits: Tensor) -> Tensor:
@@ -187,7 +206,19 @@ def drawn(model: Ranker, rows: int, steps: int) -> Impressions:
     signals = torch.from_numpy(rng.integers(0, len(model.spec.signals) + 2, (rows, steps))) * mask if model.spec.signal else None
     clock = model.source.events is not None
     times = torch.from_numpy(np.ascontiguousarray(now[:, None] - ago)) * mask if clock else None
-    return replace(batch, signals=signals, times=times, now=torch.from_numpy(now) if clock else None)
+    batch = replace(batch, signals=signals, times=times, now=torch.from_numpy(now) if clock else None)
+    return replace(batch, long=_windows(model, rows, steps, rng)) if model.config.searched else batch
+
+
+def _windows(model: Ranker, rows: int, steps: int, rng: np.random.Generator) -> Windows:
+    """Long histories of 0 to 2 `steps` events (the first one has them all), fewer than rows."""
+    lengths = rng.integers(0, 2 * steps + 1, (rows + 1) // 2)
+    lengths[0] = 2 * steps
+    stops = torch.from_numpy(np.cumsum(lengths))
+    n, of = int(lengths.sum()), torch.from_numpy(rng.integers(0, len(lengths), rows))
+    signals = torch.from_numpy(rng.integers(0, len(model.spec.signals) + 2, n)) if model.spec.signal else None
+    times = torch.from_numpy(np.sort(rng.integers(1, 10**15, n))) if model.source.events is not None else None
+    return Windows(torch.from_numpy(rng.integers(0, model.sizes.items, n)), stops - torch.from_numpy(lengths), stops, of, times, signals)
 
 
 @torch.no_grad()
@@ -200,7 +231,8 @@ def compared(file: Path, graph: Graph, batch: Impressions, inputs: list[str]) ->
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    found = session.run(["logit", "probability"], {name: getattr(batch, name).numpy() for name in inputs})
+    given = _given(batch)
+    found = session.run(["logit", "probability"], {name: given[name].numpy() for name in inputs})
     logits = graph.model.logit(batch).float()
     apart = [np.abs(found[0] - logits.numpy()) / np.maximum(np.abs(logits.numpy()), 1.0), np.abs(found[1] - graph.model.calibrator(logits).numpy())]
     return float(max(gap.max(initial=0.0) for gap in apart))

@@ -37,6 +37,8 @@ class FieldRanker(Ranker):
     """A ranker over `vectors(batch)` (B, F, D): the fields of the item, of the user and of the impression, and the mean of the history, a field a field
     of the item."""
 
+    shares = True
+
     class Config(Ranker.Config):
         """Settings of rankers over fields."""
 

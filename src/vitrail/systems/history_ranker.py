@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +126,8 @@ class Look:
     windows: Windows
     item: Callable[[Tensor], Tensor]
     """item codes -> their vectors"""
+    window: slice | None = None
+    """where the events of the only window stand in a row among the items, outside training; none: there are several, or none has an event"""
 
     @property
     def single(self) -> bool:
@@ -150,6 +152,8 @@ class Look:
 class LongRanker(HistoryRanker):
     """Searches the newest `long` events of a history for those that matter to the target."""
 
+    shares: ClassVar[bool] = True
+
     class Config(LongSettings):
         """Settings of rankers that search."""
 
@@ -164,10 +168,7 @@ class LongRanker(HistoryRanker):
 
     def recent(self, attention: TargetAttention, batch: Impressions, look: Look) -> Tensor:
         """(B, H) the interest in the newest `length` events."""
-        events = self.happened(look.vectors(look.newest), batch)
-        if not look.single or self.training or not len(events) or not attention.inner:
-            return attention.packed(look.target, events, batch.mask)
-        return attention.shared(look.target, events[: len(events) // len(look.at)])
+        return attention.packed(look.target, self.happened(look.vectors(look.newest), batch), batch.mask)
 
     def found(self, attention: TargetAttention, batch: Impressions, look: Look, places: Tensor, mask: Tensor, clock: RelativeTime | None) -> Tensor:
         """(B, H) the interest in the events at `places` (B, K) of the windows that `mask` (B, K) has, each with how long ago it was."""
@@ -178,13 +179,19 @@ class LongRanker(HistoryRanker):
     def look(self, batch: Impressions) -> Look:
         """Look up what the batch has."""
         assert batch.long is not None
-        if len(batch.long.starts) == 1 and not self.training:  # one person's candidates: to find out which events are of one item costs more than it saves
-            present, (at, newest) = self.features.distinct(batch.items, batch.history[batch.mask])
-            events = torch.arange(len(present), len(present) + len(batch.long.items), device=present.device)
-            present = torch.cat([present, batch.long.items.long()])
-        else:
-            present, (at, newest, events) = self.features.distinct(batch.items, batch.history[batch.mask], batch.long.items.long())
-        return Look(present, at, newest, events, batch.long, self.features.item)
+        items, history, long = batch.items, batch.history[batch.mask], batch.long.items.long()
+        if torch.onnx.is_in_onnx_export():  # a graph is for batches of all sizes, also for those without an event
+            present = torch.cat([items, history, long, items[:1]])
+            places, n = torch.arange(present.shape[0]), items.shape[0]
+            newest = places[n : n + history.shape[0]]
+            return Look(present, places[:n], newest, places[n + history.shape[0] :], batch.long, self.features.item)
+        if len(batch.long.starts) != 1 or len(batch.mask) != 1 or self.training:
+            present, (at, newest, events) = self.features.distinct(items, history, long)
+            return Look(present, at, newest, events, batch.long, self.features.item)
+        present = torch.cat([items, history, long])  # one person's candidates: to find out what is of one item costs more than it saves
+        at, newest, events = torch.arange(len(present), device=present.device).split([len(items), len(history), len(long)])
+        window = slice(len(present) - len(long), len(present)) if int(batch.long.stops[0]) else None
+        return Look(present, at, newest, events, batch.long, self.features.item, window)
 
     def happened(self, vectors: Tensor, batch: Impressions, places: Tensor | None = None) -> Tensor:
         """vectors of the newest events (E, H), or of those at `places` (B, K, H) of the windows, with what happened at each added where it is known"""

@@ -21,7 +21,7 @@ from vitrail.blocks.compress import Compose, Kind, Storage
 from vitrail.blocks.features import ContentFields, FeatureEmbedding, FieldTable, rare_penalty
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from vitrail.data.batchers import Batcher
-from vitrail.data.batchers_rows import SEARCHED, ImpressionBatcher, gather, in_order
+from vitrail.data.batchers_rows import SEARCHED, ImpressionBatcher, gather, in_order, shared
 from vitrail.data.batches import Impressions, Sets
 from vitrail.data.features import Features
 from vitrail.data.fields import FeatureSpec, FieldSettings, code_signals
@@ -90,6 +90,10 @@ class Ranker(System):
     """The content vectors that the settings name become fields; else the system reads them itself."""
     unrolled: ClassVar[bool] = False
     """It goes through a history step by step, so that its graph is for histories filled up to `length` events."""
+    no_graph: ClassVar[str] = ""
+    """Why it cannot be exported to ONNX; empty: it can."""
+    shares: ClassVar[bool] = False
+    """It reads batches whose rows have one history in common, given once (see `Impressions`), and does once what hangs on the history alone."""
 
     class Config(RankerSettings):
         """Settings of rankers."""
@@ -168,6 +172,9 @@ class Ranker(System):
         """Vectors of the targets (B, H), and of the events of all histories (E, H) in the order of `batch.mask`; each distinct item is looked up once."""
         if torch.onnx.is_in_onnx_export():  # what is distinct differs from batch to batch, and a graph is for all of them
             target, found = self.features.item(batch.items), self.features.item(batch.history)[batch.mask]
+        elif len(batch.mask) != len(batch.items):  # one history: to find out what is distinct costs more than it saves
+            events = batch.history[batch.mask]
+            target, found = self.features.item(torch.cat([batch.items, events])).split([len(batch.items), len(events)])
         else:
             present, (targets, events) = self.features.distinct(batch.items, batch.history[batch.mask])
             vectors = self.features.item(present)
@@ -253,7 +260,7 @@ class Ranker(System):
         newest += [int(times.max())] if newest and times is not None and len(times) else []
         return np.full(n, max(newest) + 1, dtype=np.int64) if newest else None
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def score(
         self, histories: Sets, candidates: Tensor, now: Tensor | int | None = None, context: Mapping[str, pl.Series] | None = None, *, raw: bool = False
     ) -> Tensor:
@@ -268,9 +275,11 @@ class Ranker(System):
         device, found = self.device, []
         step = max(min(ROWS, SEARCHED // self.config.searched), 1) if self.config.searched else ROWS
         for start in range(0, len(rows), step):
-            chosen = np.arange(start, min(start + step, len(rows)))
-            batch = replace(gather(rows, chosen, self.config.length, self.config.searched), users=of_rows[start : start + step])
-            found.append(self.logit(batch.to(device)).float())
+            if self.shares and len(histories) == 1:
+                batch = shared(rows.slice(start, start + step), self.config.length, self.config.searched)
+            else:
+                batch = gather(rows, np.arange(start, min(start + step, len(rows))), self.config.length, self.config.searched)
+            found.append(self.logit(replace(batch, users=of_rows[start : start + step]).to(device)).float())
         logits = torch.cat(found) if found else torch.empty(0, device=device)
         return (logits if raw else self.calibrator(logits)).view(candidates.shape)
 

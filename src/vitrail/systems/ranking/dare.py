@@ -15,7 +15,7 @@ from vitrail.blocks.activation import Activation
 from vitrail.blocks.features import FeatureEmbedding
 from vitrail.blocks.interact import Tower
 from vitrail.blocks.interest import FAR, RelativeTime, shares
-from vitrail.blocks.search import best
+from vitrail.blocks.search import best, nearest
 from vitrail.config import NonNegativeFloat, PositiveInt
 from vitrail.data.batches import Impressions
 from vitrail.systems.base import Given, Sizes, system
@@ -71,7 +71,8 @@ class DARE(LongRanker):
     def logit(self, batch: Impressions) -> Tensor:
         """[target ; interest ; target * interest ; other fields] -> MLP"""
         look = self.look(batch)
-        return self.finish(batch, *self._crossed(look, self.chosen(look, *self.weighed(look))))
+        interest = self.chosen(look, *self.weighed(look)) if look.window is None else self.answered(look, look.window)
+        return self.finish(batch, *self._crossed(look, interest))
 
     def loss(self, batch: Impressions) -> Tensor:
         """Log loss of both heads."""
@@ -85,10 +86,13 @@ class DARE(LongRanker):
 
     def weighed(self, look: Look) -> tuple[Tensor, Tensor]:
         """Scores of items (B, n), and of how long ago (rows of the time table,), which is the same for every target."""
-        ago = self.deciding_ago if self.config.decoupled else self.ago
+        query, keys, scale, ago = self._deciding(look)
+        return query @ keys.T * scale, ago.weight @ ago.weight[0] / ago.weight.shape[1] ** 0.5
+
+    def _deciding(self, look: Look) -> tuple[Tensor, Tensor, float, RelativeTime]:
+        """Of what decides: targets (B, H), items (n, H), what their products are multiplied by, and the table of time."""
         keys = self.deciding.item(look.items) if self.config.decoupled else look.values
-        semantic = F.embedding(look.at, keys) @ keys.T / keys.shape[1] ** 0.5
-        return semantic, ago.weight @ ago.weight[0] / ago.weight.shape[1] ** 0.5
+        return F.embedding(look.at, keys), keys, keys.shape[1] ** -0.5, self.deciding_ago if self.config.decoupled else self.ago
 
     def everything(self, look: Look, semantic: Tensor, time: Tensor) -> Tensor:
         """(B, H + D) the softmax over all events of each window; weights of one item, and of one place, are added up before vectors are read."""
@@ -108,10 +112,21 @@ class DARE(LongRanker):
             bias = time[self.ago.ids(windows.places()[0], windows.stops[:, None], None, None)]
         places, mask = best(semantic, look.events, windows, self.config.chosen, bias)
         ids = self.ago.ids(places, windows.stops[windows.of][:, None], None, None)
-        weights = shares(semantic.gather(1, look.events[places]) + time[ids], mask)
+        return self._read(look, places, ids, shares(semantic.gather(1, look.events[places]) + time[ids], mask))
+
+    def answered(self, look: Look, window: slice) -> Tensor:
+        """The same for the candidates of one person, whose scores of all events are never held at once."""
+        query, keys, scale, ago = self._deciding(look)
+        onto, T = keys[window].T, window.stop - window.start
+        bias = (ago.weight @ ago.weight[0] / ago.weight.shape[1] ** 0.5)[self.ago.ids(torch.arange(T, device=keys.device), look.windows.stops, None, None)]
+        scores, places = nearest(lambda rows: torch.addmm(bias, query[rows], onto, alpha=scale), len(query), T, self.config.chosen)
+        return self._read(look, places, self.ago.ids(places, look.windows.stops, None, None), torch.softmax(scores, dim=1))
+
+    def _read(self, look: Look, places: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+        """(B, H + D) the sum of the events at `places` (B, K), so long ago (B, K), by `weights` (B, K)"""
         events = torch.cat([look.vectors(look.events[places]), self.ago(ids)], dim=2)
         return torch.einsum("bk,bkh->bh", weights, events)
 
     def _crossed(self, look: Look, interest: Tensor) -> tuple[Tensor, ...]:
-        target = torch.cat([look.target, self.ago.weight[:1].expand(len(look.at), -1)], dim=1)
+        target = torch.cat([look.target, self.ago.weight[:1].expand(look.at.shape[0], -1)], dim=1)
         return target, interest, target * interest

@@ -26,6 +26,7 @@ class DIEN(HistoryRanker):
     """How the interest in the target came about, event after event."""
 
     unrolled: ClassVar[bool] = True
+    shares: ClassVar[bool] = True
 
     class Config(HistoryRanker.Config):
         """Settings of dien."""
@@ -66,11 +67,17 @@ class DIEN(HistoryRanker):
         target, found = self.items_and_events(batch)
         events = padded(found, batch.mask)
         states, _ = self.extractor(events)
-        rows = batch.mask.nonzero()[:, 0]
-        weights = self.attention.weigh(target, states[batch.mask], batch.mask, rows, len(rows) == batch.mask.numel())[:, 0] if len(rows) else found.new_zeros(0)
-        interest = self.evolution(states, batch.mask, states.new_zeros(batch.mask.shape).masked_scatter(batch.mask, weights))
-        summed = events.sum(1)
+        interest = self.evolution(states, batch.mask, self._weights(target, states, batch.mask))
+        summed = events.sum(1).expand_as(target)
         return self.finish(batch, target, summed, target * summed, interest), events, states
+
+    def _weights(self, target: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) attention of targets (B, H) to states (B, T, H) that `mask` (B, T) has"""
+        rows = mask.nonzero()[:, 0]
+        if len(rows) and len(mask) != len(target):
+            return self.attention.shared_weights(target, states[0])[0]
+        weights = self.attention.weigh(target, states[mask], mask, rows, len(rows) == mask.numel())[:, 0] if len(rows) else states.new_zeros(0)
+        return states.new_zeros(target.shape[0], mask.shape[1]).masked_scatter(mask, weights)
 
     def auxiliary(self, events: Tensor, states: Tensor, mask: Tensor) -> Tensor:
         """The state after an event tells the next event from one drawn from the batch: 2 ln 2 where it knows nothing. Arguments as `_read` has them."""

@@ -30,6 +30,7 @@ from vitrail.systems.history_ranker import HistorySettings, LongRanker, Look
 class DiffuMIN(LongRanker):
     """Interests along orthogonal channels of the target, and interests drawn beside them."""
 
+    no_graph = "its channels come of a QR decomposition, for which ONNX has no operator"
     toy = {"channels": 2, "layers": 1, "draw_steps": 1, "hidden": [16], "contrast": 0.0}
 
     class Config(HistorySettings):
@@ -96,16 +97,15 @@ class DiffuMIN(LongRanker):
 
     def recent_at_target(self, batch: Impressions, look: Look) -> Tensor:
         """(B, H) the newest events and the target behind them through a Transformer, read at the target."""
-        length = batch.mask.sum(1)
-        events = F.pad(padded(self.happened(look.vectors(look.newest), batch), batch.mask), (0, 0, 0, 1))
+        length = batch.mask.sum(1).expand(len(look.at))
+        events = F.pad(padded(self.happened(look.vectors(look.newest), batch), batch.mask), (0, 0, 0, 1)).expand(len(length), -1, -1)
         row = torch.arange(len(length), device=length.device)
         events = events.index_put((row, length), look.target)
-        mask = F.pad(batch.mask, (0, 1)).index_put((row, length), torch.ones_like(length, dtype=torch.bool))
-        encoded: Tensor = self.encoder(events, mask)[row, length]
-        return encoded
+        mask = F.pad(batch.mask, (0, 1)).expand(len(length), -1).index_put((row, length), torch.ones_like(length, dtype=torch.bool))
+        return self.encoder(events, mask)[row, length] if self.training else self.encoder.newest(events, mask)  # type: ignore[no-any-return]
 
     def believed(self, clean: Tensor, noisy: Tensor, channels: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser makes of noisy interests (B, C, H) at t (B, C) -> (B, C, H)"""
+        """What the denoiser makes of noisy interests (B, C, H) at t (B, C) or (1, 1) -> (B, C, H)"""
         tokens, place = one_noisy(clean, noisy)
         return self.denoiser(tokens, channels.transpose(1, 2).flatten(0, 1), t.flatten(), place).view_as(clean)  # type: ignore[no-any-return]
 
@@ -116,7 +116,7 @@ class DiffuMIN(LongRanker):
         t = torch.randint_like(t, self.schedule.steps) if self.training else t
         x = self.schedule.noised(clean, t, self._noise(clean))
         for n in range(last, -1, -1):
-            output = self.believed(clean, x, channels, torch.full(clean.shape[:2], n, device=clean.device))
+            output = self.believed(clean, x, channels, torch.full((1, 1), n, device=clean.device))
             x = self.schedule.back(x, output if self.config.output == "start" else self.schedule.start_of(x, output, n), n, self._noise(clean))
         return x
 

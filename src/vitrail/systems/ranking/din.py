@@ -5,7 +5,7 @@ is the mean-pooling base model. Numbers: recipes/din.beauty-pairs.yaml, recipes/
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +22,8 @@ from vitrail.systems.history_ranker import HistoryRanker
 @system("din", stage="rank", family="ranking", paper="1706.06978", year=2018, status="works")
 class DIN(HistoryRanker):
     """The history in view of the target: what is near to it counts."""
+
+    shares: ClassVar[bool] = True
 
     class Config(HistoryRanker.Config):
         """Settings of din."""

@@ -37,5 +37,5 @@ class ETA(LongRanker):
     def logit(self, batch: Impressions) -> Tensor:
         """[target ; newest events ; found events ; other fields] -> MLP"""
         look = self.look(batch)
-        places, mask = self.search(look.target, look.values, look.events, look.windows)
+        places, mask = self.search(look.target, look.values, look.events, look.windows, look.window)
         return self.sided(batch, look, self.recent(self.newest, batch, look), self.found(self.long, batch, look, places, mask, self.ago))

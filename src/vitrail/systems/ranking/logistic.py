@@ -20,6 +20,7 @@ class Logistic(Ranker):
     """The sum of a weight a field."""
 
     toy = {"lr": 0.1, "epochs": 30}
+    shares = True
 
     class Config(Ranker.Config):
         """Settings of logistic."""

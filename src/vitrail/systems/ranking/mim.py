@@ -26,6 +26,7 @@ class MIM(HistoryRanker):
     """Behaviour seen through content (a reconstruction)."""
 
     content_fields: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
 
     class Config(StoredContent, HistoryRanker.Config):
         """Settings of mim."""
@@ -74,8 +75,11 @@ class MIM(HistoryRanker):
         present, (of_target, of_events) = self.features.distinct(batch.items, batch.history[batch.mask])
         content = self.seen(present)
         seen, past = F.embedding(of_target, content), F.embedding(of_events, content)
-        row = batch.mask.nonzero()[:, 0]
-        cosines = seen.new_zeros(batch.mask.shape).masked_scatter(batch.mask, (seen[row] * past).sum(1))
+        if len(batch.mask) != len(seen):
+            cosines = seen @ past.T if len(past) else seen.new_zeros(len(seen), 1)
+        else:
+            row = batch.mask.nonzero()[:, 0]
+            cosines = seen.new_zeros(batch.mask.shape).masked_scatter(batch.mask, (seen[row] * past).sum(1))
         has = torch.zeros_like(batch.mask).masked_scatter(batch.mask, (past != 0).any(1)) & (seen != 0).any(1)[:, None]
         guided = torch.einsum("bt,bth->bh", shares(cosines / self.config.temperature, has), padded(events, batch.mask))
         both = torch.cat([target, seen], dim=1)

@@ -8,14 +8,16 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.interest import shares
-from vitrail.blocks.search import NEVER, Histogram, best
+from vitrail.blocks.recurrent import summed
+from vitrail.blocks.search import LITTLE, NEVER, Histogram, best, nearest
 from vitrail.config import PositiveInt
 from vitrail.data.batches import Impressions
 from vitrail.systems.base import Given, Sizes, system
-from vitrail.systems.history_ranker import LongRanker, StoredContent
+from vitrail.systems.history_ranker import LongRanker, Look, StoredContent
 
 
 class ToldAttention(nn.Module):
@@ -31,10 +33,13 @@ class ToldAttention(nn.Module):
         near = cosines / self.a
         return self.b[0] * dot + self.b[1] * near + self.b[2] * dot * near
 
-    def forward(self, query: Tensor, events: Tensor, mask: Tensor, cosines: Tensor) -> Tensor:
-        """query (B, H), events (B, K, H), mask (B, K), cosines (B, K) -> (B, H)"""
-        dot = torch.einsum("bh,bkh->bk", self.of_query(query), self.of_key(events))
-        return torch.einsum("bk,bkh->bh", shares(self.told(dot, cosines), mask), self.of_value(events))
+    def forward(self, query: Tensor, events: Tensor, mask: Tensor, cosines: Tensor, places: Tensor | None = None) -> Tensor:
+        """query (B, H), events (B, K, H), or (T, H) and which of them each row has, places (B, K); mask (B, K), cosines (B, K) -> (B, H)"""
+        keys, values = self.of_key(events), self.of_value(events)
+        if places is not None:
+            keys, values = F.embedding(places, keys), F.embedding(places, values)
+        dot = torch.einsum("bh,bkh->bk", self.of_query(query), keys)
+        return torch.einsum("bk,bkh->bh", shares(self.told(dot, cosines), mask), values)
 
 
 @system("muse", stage="rank", family="ranking", paper="2512.07216", year=2025, status="works")
@@ -58,16 +63,37 @@ class MUSE(LongRanker):
     def logit(self, batch: Impressions) -> Tensor:
         """[newest events ; found events ; means of both ; target ; histograms of both ; other fields] -> MLP"""
         look = self.look(batch)
-        units, has, row = self.frozen(look.items), self.frozen.has(look.items), batch.mask.nonzero()[:, 0]
-        cosines = units[look.at] @ units.T  # (B, n)
-        places, mask = best(cosines if bool(has.all()) else cosines.masked_fill(~has, NEVER), look.events, look.windows, self.config.chosen)
-        at = look.events[places]
-        events, near = self.happened(look.vectors(at), batch, places), cosines.gather(1, at)
-        found = self.long(look.target, events, mask, near)
+        has, row = self.frozen.has(look.items), batch.mask.nonzero()[:, 0]
+        places, mask, near, spread = self._found(batch, look, has, row) if look.window is None else self._answered(look, has, look.window)
+        if look.window is None:
+            events = self.happened(look.vectors(look.events[places]), batch, places)
+            found = self.long(look.target, events, mask, near)
+        else:
+            once = torch.arange(len(look.events), device=places.device)
+            every = self.happened(look.vectors(look.events), batch, once)
+            events, found = F.embedding(places, every), self.long(look.target, every, mask, near, places)
         mean = (events * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        total = torch.zeros_like(look.target).index_add(0, row, look.vectors(look.newest))
-        mean_newest = total / batch.mask.sum(1, keepdim=True).clamp(min=1)
-        spread = cosines.new_zeros(batch.mask.shape).masked_scatter(batch.mask, cosines[row, look.newest])
-        known = torch.zeros_like(batch.mask).masked_scatter(batch.mask, has[look.newest] & has[look.at][row])
+        total = summed(look.vectors(look.newest), batch.mask)
+        mean_newest = (total / batch.mask.sum(1, keepdim=True).clamp(min=1)).expand_as(mean)
+        known = torch.zeros_like(batch.mask).masked_scatter(batch.mask, has[look.newest]) & has[look.at][:, None]
         tiers = self.near(spread, known), self.far(near, mask & has[look.at][:, None])
         return self.finish(batch, self.recent(self.newest, batch, look), found, mean, mean_newest, look.target, *tiers)
+
+    def _found(self, batch: Impressions, look: Look, has: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Places of the events found (B, K), which are there (B, K), their cosines (B, K), and those of the newest events (B, T)"""
+        units = self.frozen(look.items)
+        cosines = units[look.at] @ units.T  # (B, n)
+        lacking = torch.onnx.is_in_onnx_export() or not bool(has.all())
+        places, mask = best(cosines.masked_fill(~has, NEVER) if lacking else cosines, look.events, look.windows, self.config.chosen)
+        spread = cosines.new_zeros(batch.mask.shape).masked_scatter(batch.mask, cosines[row, look.newest])
+        return places, mask, cosines.gather(1, look.events[places]), spread.expand(look.at.shape[0], -1)
+
+    def _answered(self, look: Look, has: Tensor, window: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same for the candidates of one person, whose cosines to all events are never held at once."""
+        asked, T = look.items[look.at], window.stop - window.start
+        cosines, lacking = self.frozen.products(asked, look.items[window]), None if bool(has[window].all()) else ~has[window]
+        told = cosines if lacking is None else lambda rows: cosines(rows).masked_fill_(lacking, NEVER)
+        found, places = nearest(told, len(asked), T, self.config.chosen, held=LITTLE)
+        mask, newest = found > NEVER, look.items[look.newest]
+        spread = self.frozen.products(asked, newest)(slice(None)) if len(newest) else found.new_zeros(len(asked), 1)
+        return places.masked_fill(~mask, 0), mask, found.masked_fill(~mask, 0.0), spread

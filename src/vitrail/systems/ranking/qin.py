@@ -26,6 +26,7 @@ class QIN(HistoryRanker):
     """Attention that leaves out what does not matter, and quadratic layers."""
 
     content_fields: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
 
     class Config(StoredContent, RankerSettings):
         """Settings of qin."""

@@ -39,6 +39,6 @@ class SDIM(LongRanker):
     def logit(self, batch: Impressions) -> Tensor:
         """[target ; newest events ; sums of the long history ; other fields] -> MLP"""
         look = self.look(batch)
-        counts = multiplicities(look.events, look.windows, len(look.values))
+        counts = multiplicities(look.events, look.windows, look.values.shape[0])
         long = self.sums(look.target, look.values, counts, look.windows.of)
         return self.sided(batch, look, self.recent(self.newest, batch, look), long)

@@ -62,7 +62,7 @@ class SIM(LongRanker):
         return loss + self.config.auxiliary * self.loss_of(self.auxiliary(look), batch)
 
     def _read(self, batch: Impressions, look: Look) -> Tensor:
-        places, mask = self.search(*self._asked(look), look.events, look.windows)
+        places, mask = self.search(*self._asked(look), look.events, look.windows, look.window)
         return self.sided(batch, look, self.recent(self.newest, batch, look), self.found(self.long, batch, look, places, mask, self.ago))
 
     def _asked(self, look: Look) -> tuple[Tensor, Tensor]:

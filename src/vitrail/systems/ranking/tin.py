@@ -5,7 +5,7 @@ table share its last row; no batch normalisation in place of a fixed affine map.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -19,6 +19,8 @@ from vitrail.systems.history_ranker import HistoryRanker, Time
 @system("tin", stage="rank", family="ranking", paper="2308.08487", year=2024, status="works")
 class TIN(HistoryRanker):
     """What an event says of the target, by how long ago it was."""
+
+    shares: ClassVar[bool] = True
 
     class Config(HistoryRanker.Config):
         """Settings of tin."""
