@@ -69,10 +69,10 @@ def longer(tables: Mapping[str, npt.NDArray[np.generic]], items: pl.DataFrame) -
     found = dict(tables)
     for name, values in tables.items():
         if name.startswith((ATTRIBUTE, "list.", "date.")) or name in ("items", "occurrences"):
-            more = np.full((len(items), *values.shape[1:]), fields.NO_DATE if name.startswith("date.") else fields.MISSING, dtype=values.dtype)
+            rows = np.full((len(items), *values.shape[1:]), fields.NO_DATE if name.startswith("date.") else fields.MISSING, dtype=values.dtype)
             if name == "items":
-                more[:, 0] = fields.UNSEEN
-            found[name] = np.concatenate([values, more])
+                rows[:, 0] = fields.UNSEEN
+            found[name] = np.concatenate([values, rows])
     if "texts" in tables:
         more = _packed(_words(items, json.loads(tables["texts.columns"].tobytes())))
         found["texts"] = np.concatenate([tables["texts"], more["texts"]])
