@@ -2,7 +2,8 @@
 
     python benchmarks/bench_live.py                    two minutes at 100 recommendations and 500 events a second, then the highest rates
     python benchmarks/bench_live.py --seconds 10 --ladder 200,400 --rung 5      a short look
-    python benchmarks/bench_live.py --run demo/sasrec --store postgresql://...   another run, another store
+    python benchmarks/bench_live.py --funnel           the same over a whole funnel: five sources, fused, ranked by DIN, arranged; made where it is absent
+    python benchmarks/bench_live.py --run demo/sasrec --store postgresql://...   another run or funnel, another store
     python benchmarks/bench_live.py --write            put the table into docs/deploy.md
 
 wrk (a compiled generator) drives from the same machine, paced by benchmarks/live.lua: moments of sending are laid down beforehand, and how late
@@ -19,17 +20,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import _record
-from bench_serve import check, cpu_seconds, shop_run, start
+from bench_serve import check, cpu_seconds, shop, shop_run, start
 
 from vitrail.errors import ResourceError, VitrailError
 
 HERE = Path(__file__).parent
 PAGE = _record.ROOT / "docs" / "deploy.md"
-MARKS = ("<!-- measured: bench_live -->", "<!-- end -->")
+MARKS = ("<!-- measured: bench_live{} -->", "<!-- end -->")
+FUNNEL = HERE / "live.funnel.yaml"
 
 
 class Wrk:
@@ -51,6 +54,22 @@ class Wrk:
             raise ResourceError(f"wrk gave no result: {(trouble or told).strip()[-300:]}")
         found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
         return found | {"requests_per_second": round(found["requests"] / found["seconds"], 1)}
+
+
+def shop_funnel(folder: Path) -> Path:
+    """The funnel of live.funnel.yaml over the simulated shop of bench_serve, built once: a minute or two."""
+    from vitrail.funnel.build import run_funnel
+
+    out = folder / "shop-funnel"
+    run_funnel(FUNNEL, out, data=shop(folder), quiet=False)
+    return out
+
+
+def degraded(address: str) -> int:
+    """Answers that were cut short for lack of time, so far."""
+    with urllib.request.urlopen(f"{address}/metrics", timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    return sum(round(float(line.split()[-1])) for line in lines if line.startswith("vitrail_degraded_total"))
 
 
 def memory_mib(process: subprocess.Popen[bytes]) -> float:
@@ -97,7 +116,8 @@ def highest(address: str, ids: Path, options: argparse.Namespace) -> list[dict[s
 def main() -> int:
     """Serve, drive, count, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, help="a run or saved model (default: sasrec over a simulated shop)")
+    parser.add_argument("--run", type=Path, help="a run, saved model or funnel (default: sasrec over a simulated shop)")
+    parser.add_argument("--funnel", action="store_true", help="serve the funnel of live.funnel.yaml over the simulated shop")
     parser.add_argument("--system", default="sasrec", help="what is fitted where no run is given")
     parser.add_argument("--store", help="URL of the store (default: a new SQLite file)")
     parser.add_argument("--seconds", type=int, default=120)
@@ -122,11 +142,12 @@ def main() -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from vitrail.funnel.recommender import load
+    from vitrail.funnel.build import open_answerer
 
-    run = options.run or shop_run(_record.ROOT / "runs" / "bench", options.system)
-    fitted = load(run)
-    with tempfile.TemporaryDirectory(dir=_record.ROOT / "runs") as folder:
+    home = _record.ROOT / "runs" / "bench"
+    run = options.run or (shop_funnel(home) if options.funnel else shop_run(home, options.system))
+    fitted = open_answerer(run)
+    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
         ids = Path(folder)
         users = [user for user, known in zip(fitted.user_ids.ids.to_list(), fitted.known.lengths > 0, strict=True) if known]
         (ids / "users").write_text("\n".join(users) + "\n", encoding="utf-8")
@@ -136,8 +157,9 @@ def _measure(options: argparse.Namespace) -> int:
         try:
             check(address, users[0])
             steady(address, ids, options, options.rate, 3, "warm")
-            before, used, mark = _record.load(), cpu_seconds(process), f"steady{os.getpid()}"
+            before, used, mark, cut = _record.load(), cpu_seconds(process), f"steady{os.getpid()}", degraded(address)
             questions, events = steady(address, ids, options, options.rate, options.seconds, mark)
+            cut = degraded(address) - cut
             cores = round((cpu_seconds(process) - used) / questions["seconds"], 3)
             rungs = highest(address, ids, options)
             single = Wrk(address, ids, "events", 0, options.rung, 32, 1, "single").result()
@@ -149,7 +171,8 @@ def _measure(options: argparse.Namespace) -> int:
         size = sum(file.stat().st_size for file in ids.glob("store.sqlite*"))
     lost = max(0, events["events_acknowledged"] - there) + max(0, single["events_acknowledged"] - alone)
     results = {
-        "steady": questions, "events": events | {"in_store": there}, "lost": lost, "service_cores": cores, "service_mib": memory, "ladder": rungs,
+        "steady": questions, "events": events | {"in_store": there}, "lost": lost, "degraded": cut,
+        "service_cores": cores, "service_mib": memory, "ladder": rungs,
         "highest_rate": max((rung["rate"] for rung in rungs if rung["held"]), default=0.0), "store_mib": round(size / 2**20, 1),
         "single_events": single | {"events_per_second": round(single["events_acknowledged"] / single["seconds"], 1), "in_store": alone},
         "system": fitted.name, "items": len(fitted.item_ids), "users": len(users),
@@ -167,9 +190,10 @@ def _measure(options: argparse.Namespace) -> int:
         _record.goal("events a second", round(events["events_acknowledged"] / events["seconds"], 1), least=0.97 * options.events),
         _record.goal("acknowledged events lost", lost, below=1),
         _record.goal("errors", errors, below=1),
+        _record.goal("share of answers without the ranker", round(cut / max(questions["requests"], 1), 4), below=0.01),
     ]
     settings = {key: value for key, value in vars(options).items() if key not in ("run", "store")}
-    return _record.save("live", results, goals, before=before, settings=settings)
+    return _record.save("live-funnel" if options.funnel else "live", results, goals, before=before, settings=settings)
 
 
 def write_table(results: dict[str, Any], options: argparse.Namespace) -> None:
@@ -193,8 +217,9 @@ def write_table(results: dict[str, Any], options: argparse.Namespace) -> None:
         f"Acknowledged events lost: {results['lost']}.",
     ]
     text = "\n".join(lines)
-    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
-    PAGE.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}", encoding="utf-8")
+    mark = MARKS[0].format(" --funnel" if options.funnel else "")
+    before, rest = PAGE.read_text(encoding="utf-8").split(mark)
+    PAGE.write_text(f"{before}{mark}\n{text}\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

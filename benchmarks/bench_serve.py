@@ -27,16 +27,22 @@ import _record
 from vitrail.errors import ResourceError, VitrailError
 
 
-def shop_run(folder: Path, system: str) -> Path:
-    """A fitted system over a simulated shop of 2,000 users and 1,000 items, made once; the fit takes seconds and is made anew."""
+def shop(folder: Path) -> Path:
+    """A simulated shop of 2,000 users and 1,000 items, made once."""
     from vitrail.data.simulate import SimulatorSettings, simulate
+
+    if not (folder / "shop").exists():
+        simulate(folder / "shop", settings=SimulatorSettings(pictures=False))
+    return folder / "shop"
+
+
+def shop_run(folder: Path, system: str) -> Path:
+    """A system fitted to that shop: it takes seconds and is made anew."""
     from vitrail.train.fit import fit
 
-    shop, run = folder / "shop", folder / f"shop-{system}"
-    if not shop.exists():
-        simulate(shop, settings=SimulatorSettings(pictures=False))
+    run = folder / f"shop-{system}"
     settings = {"epochs": 3} if system not in ("popular", "item-knn", "ease") else {}
-    fit(system, shop, out=run, overwrite=True, settings=settings, quiet=True)
+    fit(system, shop(folder), out=run, overwrite=True, settings=settings, quiet=True)
     return run
 
 

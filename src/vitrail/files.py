@@ -7,14 +7,14 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vitrail.errors import ArtifactError, DataError, ResourceError, VitrailError
+from vitrail.interrupt import UNDER_WAY, exchange, remove
 
 _FULL = re.compile(r"No space left|[Dd]isk quota|os error 28\b|\d+ requested and \d+ written")
 """How numpy, polars and safetensors tell of a full disk: in words, with no error number."""
@@ -44,16 +44,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     with full_disk_as_sentence(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        with under_way(target) as temporary:
+            temporary.touch(0o600, exist_ok=False)
             yield temporary
             _sync(temporary)
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -66,27 +62,43 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     refuse_taken(target, overwrite=overwrite)
     with full_disk_as_sentence(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        temporary.chmod(0o777 & ~_umask())
-        try:
+        with under_way(target) as temporary:
+            temporary.mkdir()
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
                     _sync(file)
             if target.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-                target.replace(old / "was")
-                try:
-                    temporary.replace(target)
-                except BaseException:
-                    (old / "was").replace(target)
-                    old.rmdir()
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
+                _exchange(temporary, target)
             else:
                 temporary.replace(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, target: Path) -> None:
+    """Put the folder `new` in the place of the folder `target`, which goes."""
+    old = target.parent / f".{target.name}.old.{secrets.token_hex(4)}"
+    with exchange():
+        target.replace(old)
+        try:
+            new.replace(target)
+        except BaseException:
+            old.replace(target)
+            raise
+        UNDER_WAY.add(old)
+    remove(old)
+    UNDER_WAY.discard(old)
+
+
+@contextmanager
+def under_way(target: Path) -> Iterator[Path]:
+    """A name beside `target`, known to be temporary before there is anything of it; what has that name in the end is removed."""
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+    UNDER_WAY.add(temporary)
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+        UNDER_WAY.discard(temporary)
 
 
 def refuse_taken(path: str | Path, *, overwrite: bool) -> None:

@@ -64,3 +64,11 @@ def test_queries_are_taken_by_row():
     taken = sets.take(torch.tensor([2, 1, 2]))
     assert taken.users.tolist() == [6, 5, 6] and taken.indptr.tolist() == [0, 3, 3, 6]
     assert taken.items.tolist() == [2, 3, 4, 2, 3, 4] == taken.weights.int().tolist() and taken.times is None
+
+
+def test_histories_without_later_items() -> None:
+    sets = Sets(torch.tensor([0, 1, 2]), torch.tensor([0, 3, 3, 5]), torch.tensor([4, 9, 1, 9, 2]), torch.arange(5), torch.ones(5))
+    old = sets.before(9)
+    assert old.indptr.tolist() == [0, 2, 2, 3] and old.items.tolist() == [4, 1, 2] and old.users is sets.users
+    assert old.times is not None and old.times.tolist() == [0, 2, 4] and old.weights is not None and len(old.weights) == 3
+    assert sets.before(10) is sets

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from vitrail.data.dataset import Dataset
+from vitrail.data.fields import MISSING, NO_DATE, UNSEEN
 from vitrail.data.item_facts import attribute_codes, item_texts, longer, read_texts
 from vitrail.data.log import Log
 from vitrail.errors import DataError
@@ -38,6 +39,13 @@ def test_words_come_back_and_grow():
     assert read_texts(more) == [*read_texts(texts), "blue hat", ""]
     assert more["attribute.tags"].tolist()[3:] == [[0, 0], [0, 0]] and more["other"].tolist() == [0, 1]
     assert read_texts(longer(texts, pl.DataFrame({"item": ["d"]})))[3] == ""
+
+
+def test_to_a_ranker_further_items_are_ones_it_never_saw():
+    tables = {"items": np.array([[2, 5], [3, 6]]), "list.tags": np.array([[2, 0]] * 2), "date.out": np.array([7, 8]), "occurrences": np.array([1, 2])}
+    more = longer(tables, pl.DataFrame({"item": ["d"]}))
+    assert more["items"][2].tolist() == [UNSEEN, MISSING] and more["list.tags"][2].tolist() == [MISSING, MISSING]
+    assert more["date.out"][2] == NO_DATE and more["occurrences"].tolist() == [1, 2, 0]
 
 
 def test_a_catalogue_that_says_nothing_is_refused(tmp_path: Path):

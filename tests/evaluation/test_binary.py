@@ -84,8 +84,36 @@ def test_an_interval_of_auc_is_that_of_drawing_users_anew():
         rows = np.repeat(np.arange(len(y)), times[codes].astype(int))
         found.append(slow_auc(y[rows], s[rows]) if len(found) < 20 else binary.auc(y[rows], s[rows]))
     assert (low, high) == pytest.approx(tuple(np.quantile(found, [0.025, 0.975])), abs=1e-12)
-    below, above = binary.ece_ci(y, s, users)
-    assert below < above and np.isnan(binary.auc_ci([1, 1], [0, 1], np.array([0, 0]), draws=5)[0])
+    assert np.isnan(binary.auc_ci([1, 1], [0, 1], np.array([0, 0]), draws=5)[0])
+
+
+@pytest.mark.parametrize(("told", "repeats"), [(lambda p: p, 300), (lambda p: np.clip(p + 0.05, 0, 1), 60), (lambda p: np.where(p > 0.6, p - 0.2, p), 60)])
+def test_the_intervals_of_calibration_cover_the_truth_and_hold_the_plain_value(told, repeats):
+    rng = np.random.default_rng(0)
+    plain, absolute, squared = [], [], []
+    for _ in range(repeats):
+        p = rng.beta(1.5, 3, 1200)
+        users, y = np.arange(1200) % 150, (rng.random(1200) < told(p)).astype(float)
+        which = binary.bins_of(p, binary.BINS)
+        gap, rows = np.bincount(which, p - told(p)), np.bincount(which)
+        (low, high), (value, (least, most)) = binary.ece_ci(y, p, users, draws=100), binary.ece_l2(y, p, users, draws=100)
+        absolute.append(low <= np.abs(gap).sum() / 1200 <= high)
+        squared.append(least <= np.sqrt((gap**2 / rows).sum() / 1200) <= most)
+        plain.append(low <= binary.ece(y, p) <= high and least <= value <= most)
+    assert all(plain) and np.mean(absolute) >= 0.93 and np.mean(squared) >= (0.93 if repeats == 300 else 0.87)
+
+
+def test_the_debiased_error_by_hand_and_its_limits():
+    # one user a row, one bin of all rows that can be told apart by nothing: the noise is that of the mean of independent rows
+    y, p = np.tile([1.0, 0.0], 400), np.full(800, 0.4)
+    value, (low, high) = binary.ece_l2(y, p, np.arange(800), draws=2000)
+    assert value == pytest.approx(np.sqrt(0.1**2 - 0.25 / 800), abs=5e-4) and low < 0.1 < high
+    assert (low, high) == pytest.approx((0.1 - 1.96 * np.sqrt(0.25 / 800), 0.1 + 1.96 * np.sqrt(0.25 / 800)), abs=4e-3)
+    assert binary.ece_ci(y, p, np.arange(800), draws=2000) == pytest.approx((low, high), abs=1e-3), "one bin: both are the distance of that bin"
+    alone = binary.ece_l2(y, p, np.zeros(800), draws=5)
+    assert alone[0] == pytest.approx(0.1) and alone[1] == pytest.approx((0.1, 0.1)) and binary.ece_ci(y, p, np.zeros(800), draws=5) == pytest.approx((0.1, 0.1))
+    assert binary.ece_l2([1.0], [1.0], np.zeros(1), draws=5) == (0.0, (0.0, 0.0))
+    assert np.isnan([binary.ece_l2([], [], np.zeros(0))[0], *binary.ece_ci([], [], np.zeros(0))]).all()
 
 
 def test_a_paired_difference_sees_a_better_system_and_averages_seeds_both_ways():
@@ -105,8 +133,8 @@ def test_a_whole_measurement():
     logits = np.log((s + 0.01) / (1.01 - s))
     lengths = np.arange(2000) % 120
     metrics, ci, slices, values = binary.measure(y.astype(np.float32), logits, s, users, lengths)
-    assert set(metrics) == {"auc", "gauc", "gauc_equal", "logloss", "ece", "logloss_raw", "ece_raw"} == set(ci)
-    assert all(ci[name][0] <= value <= ci[name][1] for name, value in metrics.items() if not name.startswith("ece"))
+    assert set(metrics) == {"auc", "gauc", "gauc_equal", "logloss", "ece", "ece_l2", "logloss_raw", "ece_raw"} == set(ci)
+    assert all(ci[name][0] <= value <= ci[name][1] for name, value in metrics.items())
     assert list(slices) == ["history:0", "history:1-5", "history:6-20", "history:21-100", "history:>100"]
     assert sum(row["users"] for row in slices.values()) == 2000 and np.nanmean(values["gauc"]) == pytest.approx(metrics["gauc"])
     metrics, ci, _, _ = binary.measure(np.ones(3, np.float32), logits[:3], s[:3], users[:3], lengths[:3], intervals=False)

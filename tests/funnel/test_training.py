@@ -15,7 +15,7 @@ from vitrail.files import read_json
 from vitrail.funnel.build import load_funnel, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.sources import SystemSource
-from vitrail.funnel.training import MIXES, _requests, impressions, moments, try_mixes
+from vitrail.funnel.training import MIXES, NEWEST, _requests, impressions, moments, try_mixes
 from vitrail.systems import base, registry
 
 
@@ -90,9 +90,13 @@ def test_rows_are_of_the_past_alone(shop, made):
     when = table["timestamp"].dt.epoch("us")
     assert when.min() >= t1 and when.max() < t2
     users, items = shop.user_ids.encode(table["user"]), shop.item_ids.encode(table["item"])
-    for user, item, time, clicked in list(zip(users, items, when.to_list(), table["clicked"].to_list(), strict=True))[:400]:
+    edge = log.times[requests[len(requests) - int(NEWEST * len(requests))]]
+    assert when.filter(table["part"] == "train").max() < edge <= when.filter(table["part"] != "train").min()
+    rows = list(zip(users, items, when.to_list(), table["clicked"].to_list(), strict=True))
+    for user, item, time, clicked in [*rows[:400], *rows[-200:]]:
         span = slice(log.indptr[user], log.indptr[user + 1])
-        mine = (log.items[span] == item) & (log.times[span] < t2)
+        # what is taken where validation asks was not learned before
+        mine = (log.items[span] == item) & (log.times[span] < (edge if time < edge else t2))
         assert bool((mine & (log.times[span] >= time)).any()) == bool(clicked)
         assert not (mine & (log.times[span] < time)).any()  # what was seen before is no candidate
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from vitrail import interrupt
 from vitrail.errors import VitrailError
 
 ClickException: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 """The base of typer's own refusals, wherever this version of typer keeps it."""
-INTERRUPTED = 130
 
 
 class Verbs(TyperGroup):
@@ -30,9 +30,12 @@ class Verbs(TyperGroup):
         except (typer.Exit, typer.Abort, ClickException):
             raise
         except KeyboardInterrupt:
-            _say("Interrupted: nothing half-written was left; where the verb has --resume, the same command with it goes on from here.")
-            raise typer.Exit(INTERRUPTED) from None
+            if not interrupt.heard():  # `interrupt.run` says it else, past whatever holds standard error
+                _say(interrupt.SENTENCE)
+            raise typer.Exit(interrupt.INTERRUPTED) from None
         except BaseException as error:
+            if interrupt.heard():  # compiled code turned it into an error of its own
+                raise typer.Exit(interrupt.INTERRUPTED) from None
             # a panic of polars is no Exception, and no traceback for people either
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
@@ -135,4 +138,4 @@ def main() -> None:
     """The entry point `vitrail`."""
     # idle threads sleep instead of spinning: on a machine with other work a training step is up to 30 times as fast
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    app(prog_name="vitrail")
+    interrupt.run(lambda: app(prog_name="vitrail"))

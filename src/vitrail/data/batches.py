@@ -81,6 +81,15 @@ class Sets(Batch):
         times, weights = (None if table is None else table[where] for table in (self.times, self.weights))
         return Sets(self.users[rows], indptr, self.items[where], times, weights)
 
+    def before(self, count: int) -> Sets:
+        """The same histories without the items from code `count` on."""
+        kept = self.items < count
+        if bool(kept.all()):
+            return self
+        indptr = torch.nn.functional.pad(kept.cumsum(0), (1, 0))[self.indptr]
+        times, weights = (None if table is None else table[kept] for table in (self.times, self.weights))
+        return Sets(self.users, indptr, self.items[kept], times, weights)
+
     def last(self, length: int) -> Sequences:
         """The newest `length` events of each query, left-aligned: `items` (B, T), T = the longest kept (at least 1)."""
         lengths = self.lengths.clamp(max=length)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from vitrail.data import features
+from vitrail.data import features, fields
 from vitrail.data.fields import FieldSettings
 from vitrail.data.log import Log
 
@@ -64,11 +64,15 @@ def read_texts(tables: Mapping[str, npt.NDArray[np.generic]]) -> list[str]:
 
 
 def longer(tables: Mapping[str, npt.NDArray[np.generic]], items: pl.DataFrame) -> Arrays:
-    """The facts with the rows of `items` behind: their words are read, their attributes are missing. Other tables stay as they are."""
+    """The facts with the rows of `items` behind: their words are read, their attributes are missing, and to a ranker their ids are ones that training
+    never saw. Other tables stay as they are."""
     found = dict(tables)
     for name, values in tables.items():
-        if name.startswith(ATTRIBUTE):
-            found[name] = np.concatenate([values, np.zeros((len(items), *values.shape[1:]), dtype=values.dtype)])
+        if name.startswith((ATTRIBUTE, "list.", "date.")) or name in ("items", "occurrences"):
+            rows = np.full((len(items), *values.shape[1:]), fields.NO_DATE if name.startswith("date.") else fields.MISSING, dtype=values.dtype)
+            if name == "items":
+                rows[:, 0] = fields.UNSEEN
+            found[name] = np.concatenate([values, rows])
     if "texts" in tables:
         more = _packed(_words(items, json.loads(tables["texts.columns"].tobytes())))
         found["texts"] = np.concatenate([tables["texts"], more["texts"]])

@@ -212,17 +212,78 @@ def auc_ci(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: Int, *, level: 
 
 
 def ece_ci(labels: npt.ArrayLike, probabilities: npt.ArrayLike, groups: Int, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the ECE when users are drawn anew; bins stay as they are."""
+    """Interval of what the ECE would be without the noise of its bins, which the plain value, a sum of distances, holds as well.
+
+    The error may be spread over the bins in any way. Added to the same noise (users are drawn anew, bins stay as they are) it shows least where it
+    lies in the quietest bin alone, and most where each bin has its share by its noise: the ends are the least error of the first kind and the largest of the
+    second under which the plain value is no surprise, widened to hold that value. So it covers the true value at least as often as `level` says.
+    """
+    gaps, noise, share = _gaps(labels, probabilities, groups, draws, seed)
+    if not len(gaps):
+        return float("nan"), float("nan")
+    value = ece(labels, probabilities)
+    spread = noise.std(0)
+    quietest = np.arange(len(gaps)) == np.argmin(np.where(share > 0, spread, np.inf))
+
+    def quantile(error: float, way: Float, q: float) -> float:
+        return float(np.quantile(np.abs(error * way + noise).sum(1), q))
+
+    even = spread / spread.sum() if spread.any() else share
+    low = _largest(lambda error: quantile(error, quietest.astype(np.float64), (1 + level) / 2) < value, value)
+    high = _largest(lambda error: quantile(error, even, (1 - level) / 2) <= value, 2 * value)
+    return min(low, value), max(high, value)
+
+
+def ece_l2(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, groups: Int, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, tuple[float, float]]:
+    """Debiased l2 calibration error (Kumar, Liang and Ma, NeurIPS 2019, arXiv:1909.10155) and its interval: the root of the mean over rows of the squared
+    distance of mean probability and rate of their bin, less what noise alone adds to it, and 0 where that is less.
+
+    The noise is that of drawing users anew, where the paper's rows are independent; the ends are the errors under which what was seen is no surprise.
+    """
+    gaps, noise, share = _gaps(labels, probabilities, groups, draws, seed)
+    if not len(gaps):
+        return float("nan"), (float("nan"), float("nan"))
+    scale = 1 / np.sqrt(np.where(share > 0, share, np.inf))
+    gaps, noise = gaps * scale, noise * scale
+    seen = float((gaps**2).sum())
+    way = gaps / np.sqrt(seen) if seen else gaps
+
+    def quantile(error: float, q: float) -> float:
+        return float(np.quantile(((error * way + noise) ** 2).sum(1), q))
+
+    most = 2 * float(np.sqrt(seen)) + 6 * float(noise.std())
+    low = _largest(lambda error: quantile(error, (1 + level) / 2) < seen, most)
+    high = _largest(lambda error: quantile(error, (1 - level) / 2) <= seen, most)
+    value = float(np.sqrt(max(seen - (noise**2).sum(1).mean(), 0.0)))
+    return value, (min(low, value), max(high, value))
+
+
+def _gaps(labels: npt.ArrayLike, probabilities: npt.ArrayLike, groups: Int, draws: int, seed: int) -> tuple[Float, Float, Float]:
+    """Of BINS bins: probability less rate times the share of rows (BINS,); its noise when users are drawn anew (draws, BINS); that share (BINS,)."""
     from scipy import sparse
 
     y, p = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
+    if not len(y):
+        return np.empty(0), np.empty((0, 0)), np.empty(0)
     _, group = np.unique(groups, return_inverse=True)
     which = bins_of(p, BINS)
     shape = (int(group.max(initial=-1)) + 1, BINS)
-    gaps = sparse.coo_array((p - y, (group, which)), shape=shape).tocsr()
+    sums = sparse.coo_array((p - y, (group, which)), shape=shape).tocsr()
     rows = np.bincount(group, minlength=shape[0]).astype(np.float64)
-    found = [float(np.abs(times @ gaps).sum() / (times @ rows)) for times in drawn_users(group, draws, seed)]
-    return _percentiles(np.array(found), level)
+    gaps = np.asarray(sums.sum(0)) / len(y)
+    drawn = np.array([(times @ sums) / (times @ rows) for times in drawn_users(group, draws, seed)])
+    return gaps, drawn - drawn.mean(0), np.bincount(which, minlength=BINS) / len(y)
+
+
+def _largest(holds: Callable[[float], bool], most: float) -> float:
+    """The largest number in [0, most] of which `holds`, which is true up to it; 0 where it never is."""
+    low, high = 0.0, most
+    for _ in range(18):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def _percentiles(values: Float, level: float) -> tuple[float, float]:
@@ -298,6 +359,7 @@ def measure(
         if "auc" in metrics:
             ci["auc"] = auc_ci(y, logits, users)
         ci["ece"], ci["ece_raw"] = ece_ci(y, probabilities, users), ece_ci(y, raw, users)
+        metrics["ece_l2"], ci["ece_l2"] = ece_l2(y, probabilities, users)
         if "gauc_equal" in metrics:
             of_groups, _, _ = grouped_auc(y, logits, users)
             ci["gauc_equal"] = bootstrap_ci(of_groups)

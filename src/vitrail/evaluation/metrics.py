@@ -193,6 +193,7 @@ RANKERS: dict[str, str] = {
     "gauc_equal": "the same within a user, the plain mean over users",
     "logloss": "mean log loss of the probabilities, in nats",
     "ece": "mean distance of probability and rate over bins of equal size",
+    "ece_l2": "root of the mean squared distance, less what noise adds to it",
     "logloss_raw": "logloss before calibration",
     "ece_raw": "ece before calibration",
 }

@@ -177,8 +177,8 @@ def load_funnel(path: str | Path, *, seed: int | None = None) -> Funnel:
     sources, base = open_sources(file, folder / "retrieve")
     ranking = None
     if file.rank is not None:
-        model = load(file.rank.run or folder / "rank").model
-        ranking = Ranking(model, mix=record["chosen"]["mix"], budget_ms=file.rank.budget_ms)
+        ranker = load(file.rank.run or folder / "rank")
+        ranking = Ranking(ranker.model, mix=record["chosen"]["mix"], budget_ms=file.rank.budget_ms, given=ranker.given)
     info = {
         **base.info,
         "chosen": record["chosen"],

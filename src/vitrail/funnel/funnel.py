@@ -25,8 +25,9 @@ from vitrail.funnel.clock import Clock
 from vitrail.funnel.explain import told
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.fuse import Found, Fused, fuse
+from vitrail.funnel.newcomers import content_of, recommender_of, with_items
 from vitrail.funnel.recommender import SOURCES, Recommender, threads_for
-from vitrail.funnel.sources import Ask, Source, block_for
+from vitrail.funnel.sources import Ask, DateSource, Elder, Source, block_for
 from vitrail.funnel.stages import Layout, Ranking, explore
 from vitrail.funnel.why import carried
 from vitrail.systems.policy import Policy
@@ -91,15 +92,17 @@ class Funnel(AnswersEverybody):
         info: dict[str, Any],
         *,
         seed: int | None = None,
+        rng: np.random.Generator | None = None,
     ) -> None:
-        """`base` has the catalogue and what is known of people; `sources` stand in the order of the file. `seed` of exploration; none: never the same."""
-        self.file, self.sources, self.base, self.ranking, self.layout, self.policy, self.info = file, sources, base, ranking, layout, policy, info
+        """`base` has the catalogue and what is known of people; `sources` stand in the order of the file. `seed` of exploration; none: never the same;
+        `rng`: one that goes on."""
+        self.file, self.sources, self.base, self.ranking, self.layout, self.policy, self.info = file, list(sources), base, ranking, layout, policy, info
         self.items, self.item_ids, self.user_ids, self.known, self.popularity = base.items, base.item_ids, base.user_ids, base.known, base.popularity
         self._ties = base._ties
         self._weights = [told.weight for told in file.retrieve]
         self._widths = [told.k for told in file.retrieve]
         self._counts = np.asarray(base.popularity.numpy(), dtype=np.float64)
-        self._rng = np.random.default_rng(seed)
+        self._rng = rng or np.random.default_rng(seed)
         self._withdrawn: Tensor | None = None
         self._allowed = lru_cache(maxsize=64)(self._allow)
         self.heard = 0
@@ -123,13 +126,17 @@ class Funnel(AnswersEverybody):
         return kept
 
     def overlay(self, changes: Mapping[str, Mapping[str, Any]], withdrawn: Set[str]) -> None:
-        """From now on `withdrawn` items are never answered, and filters see the `changes` (item -> attribute -> value) where `base` can take them.
+        """From now on `withdrawn` items are never answered, and filters and dates see the `changes` (item -> attribute -> value).
 
         Each call replaces the last; items that the catalogue lacks are passed over.
         """
-        if changes and hasattr(self.base, "overlay"):
-            self.base.overlay(changes, frozenset())
+        for known in {id(one): one for one in (self.base, *self._alike())}.values():
+            known.overlay(changes, withdrawn)
+        if not self.items.equals(self.base.items):
             self.items = self.base.items
+            for place, source in enumerate(self.sources):
+                if isinstance(source, DateSource):
+                    self.sources[place] = DateSource(source.name, self.items, source.column, self._ties)
         gone = [code for code in map(self.item_ids.code, withdrawn) if code >= 0]
         mask = torch.zeros(len(self.item_ids), dtype=torch.bool)
         mask[gone] = True
@@ -354,7 +361,7 @@ class Funnel(AnswersEverybody):
         if explain:
             codes = torch.from_numpy(trace.page[0, : len(found["items"])])
             models = [(source.name, one.model) for source in self.sources if (one := getattr(source, "recommender", None)) is not None]
-            if self.ranking is not None and trace.degraded is None:
+            if self.ranking is not None and trace.degraded is None and self.ranking.knows >= len(self.item_ids):
                 models = [(self.ranking.name, self.ranking.model), *models]
             with torch.inference_mode():
                 carried(found["items"], codes, asked.histories, self.item_ids.ids, models)
@@ -362,16 +369,26 @@ class Funnel(AnswersEverybody):
         return answer
 
     def similar(self, items: Sequence[str], k: int = 10, *, filter: str | None = None) -> pl.DataFrame:
-        """The k items most similar to each of `items`, by the first source that knows likeness. Raises as Recommender.similar."""
-        known = self._alike()
-        if known is None:
+        """The k items most similar to each of `items`, by the first source that knows their likeness. Raises as Recommender.similar."""
+        found = self._alike()
+        if not found:
             raise SettingError(f'No source of the funnel "{self.name}" has a similarity between items: add one such as item-knn or ease.')
+        known = next((one for one in found if (one.item_ids.encode(list(items)) >= 0).all()), found[0])
         return known.similar(items, k, filter=filter)
 
-    def _alike(self) -> Recommender | None:
-        """The first source that knows likeness between items."""
-        found: list[Recommender | None] = [getattr(source, "recommender", None) for source in self.sources]
-        return next((one for one in found if one is not None and one.model.can.similar), None)
+    def _alike(self) -> list[Recommender]:
+        """The systems of sources that know likeness between items."""
+        inner = [source.source if isinstance(source, Elder) else source for source in self.sources]
+        return [one for source in inner if (one := recommender_of(source)) is not None and one.model.can.similar]
+
+    @property
+    def content(self) -> dict[str, int]:
+        """Names and widths of the vectors by which `with_items` takes items in; none where every source knows items from training alone."""
+        return content_of(self.sources)
+
+    def with_items(self, items: pl.DataFrame, vectors: Mapping[str, npt.NDArray[np.floating]]) -> Funnel:
+        """A funnel that finds and ranks further items by their content, without training: see `vitrail.funnel.newcomers.with_items`."""
+        return with_items(self, items, vectors)
 
 
 def _rank_of(order: Int64, code: int) -> int | None:

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail.errors import DataError, SettingError
-from vitrail.systems.base import Given, Sizes
+from vitrail.systems.base import Given, System
 
 if TYPE_CHECKING:
     from vitrail.funnel.recommender import Recommender
+    from vitrail.index.base import Index
 
 
 def with_items(recommender: Recommender, items: pl.DataFrame, vectors: Mapping[str, npt.NDArray[np.floating]]) -> Recommender:
@@ -28,35 +29,53 @@ def with_items(recommender: Recommender, items: pl.DataFrame, vectors: Mapping[s
     through takes the new vectors. Raises SettingError where the system cannot answer with items it never met, DataError where ids or widths do not fit.
     """
     from vitrail.funnel.recommender import Recommender
-    from vitrail.index.exact import ExactIndex
 
     model = recommender.model
     if not model.can.cold_items:
         raise SettingError(f'System "{recommender.name}" knows items from training alone and cannot take new ones: fit again, or use one with can.cold_items.')
-    added = items.with_columns(pl.col("item").cast(pl.String)) if "item" in items.columns else items
-    if "item" not in added.columns or added["item"].is_duplicated().any() or (recommender.item_ids.encode(added["item"]) >= 0).any():
-        raise DataError("New items need a column `item` with ids that are not in the catalogue yet, each once.")
     strangers = sorted(set(vectors) - set(model.sizes.vectors))
     if strangers:
         raise SettingError(f'System "{recommender.name}" reads no vectors "{strangers[0]}": it reads {", ".join(model.sizes.vectors)}.')
-    before, count = model.sizes.items, added.height
-    given = grown_given(recommender.given, before, count, {name: _checked(name, vectors[name], count, model.sizes.vectors[name]) for name in vectors})
-    given = replace(given, tables=given.longer_tables(added))
-    grown = model.grown(Sizes(model.sizes.users, before + count, model.sizes.vectors), given)
-    known = [column for column in added.columns if column in recommender.items.columns]
-    catalogue = pl.concat([recommender.items, added.select(pl.col(c).cast(recommender.items[c].dtype) for c in known)], how="diagonal")
+    catalogue = longer_catalogue(recommender, items)
+    before, count = model.sizes.items, items.height
+    grown, given = grown_model(model, recommender.given, items, vectors)
     log = replace(recommender.known, n_items=before + count)
     made = Recommender(grown, given, log, F.pad(recommender.popularity, (0, count)), catalogue, recommender._users, recommender.info)
     if recommender._through is None:
         return made
-    index, ids, table = recommender._through.index, added["item"].to_list(), grown.item_vectors()
+    index = recommender._through.index
+    add_to_index(index, made, catalogue["item"][before:].to_list())
+    return made.with_index(index)
+
+
+def longer_catalogue(recommender: Recommender, items: pl.DataFrame) -> pl.DataFrame:
+    """The catalogue of `recommender` with the rows of `items` behind, as far as it has their columns. Raises DataError for ids that do not fit."""
+    added = items.with_columns(pl.col("item").cast(pl.String)) if "item" in items.columns else items
+    if "item" not in added.columns or added["item"].is_duplicated().any() or (recommender.item_ids.encode(added["item"]) >= 0).any():
+        raise DataError("New items need a column `item` with ids that are not in the catalogue yet, each once.")
+    known = [column for column in added.columns if column in recommender.items.columns]
+    return pl.concat([recommender.items, added.select(pl.col(c).cast(recommender.items[c].dtype) for c in known)], how="diagonal")
+
+
+def grown_model(model: System, given: Given, items: pl.DataFrame, vectors: Mapping[str, npt.NDArray[np.floating]]) -> tuple[System, Given]:
+    """A system that knows the rows of `items` too, with the weights it has, and what it was given, as long. Raises DataError where widths do not fit."""
+    before, count = model.sizes.items, items.height
+    given = grown_given(given, before, count, {name: _checked(name, vectors[name], count, model.sizes.vectors[name]) for name in vectors})
+    given = replace(given, tables=given.longer_tables(items))
+    return model.grown(replace(model.sizes, items=before + count), given), given
+
+
+def add_to_index(index: Index, grown: Recommender, ids: list[str]) -> None:
+    """Put the vectors of the items `ids` into the index of a system that has taken them in."""
+    from vitrail.index.exact import ExactIndex
+
+    model, table = grown.model, grown.model.item_vectors()
     assert table is not None
-    table = grown.finish(table[:, : index.dim]) if index.dim < table.shape[1] else table  # type: ignore[operator]
+    table = model.finish(table[:, : index.dim]) if index.dim < table.shape[1] else table  # type: ignore[operator]
     there = set(index.ids) if isinstance(index, ExactIndex) else set()
     for put, some in ((index.add, [i for i in ids if i not in there]), (index.replace, [i for i in ids if i in there])):
         if some:
-            put(some, table[torch.from_numpy(made.item_ids.encode(some))].cpu())
-    return made.with_index(index)
+            put(some, table[torch.from_numpy(grown.item_ids.encode(some))].cpu())
 
 
 def _checked(name: str, values: npt.NDArray[np.floating], count: int, width: int) -> Tensor:

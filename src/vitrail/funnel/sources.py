@@ -5,6 +5,7 @@ Filters are part of the search: a source gives k items that may be shown, not k 
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,6 +128,28 @@ class SystemSource:
         return known[1], known[2]
 
 
+class Elder:
+    """A source that knows the first items of a catalogue alone."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        """`count`: items it knows."""
+        self.name, self.personal, self.source, self._count = source.name, source.personal, source, count
+        self._cut: tuple[Tensor, Tensor] | None = None
+
+    def search(self, ask: Ask, k: int) -> Found:
+        """What the source finds among the items it knows, by histories without the others."""
+        seen = None if ask.seen is None else ask.seen.before(self._count)
+        return self.source.search(Ask(ask.histories.before(self._count), self._allowed(ask.allowed), seen, ask.now), k)
+
+    def _allowed(self, allowed: Tensor | None) -> Tensor | None:
+        """One filter is one tensor: a source keeps what it worked out for it."""
+        if allowed is None:
+            return None
+        if self._cut is None or self._cut[0] is not allowed:
+            self._cut = (allowed, allowed[: self._count])
+        return self._cut[1]
+
+
 class IndexSource:
     """A fitted system whose item vectors are in an index; its query vectors are searched there."""
 
@@ -169,6 +192,12 @@ class IndexSource:
         scores[own, :width] = np.where(codes[own, :width] >= 0, np.take_along_axis(hits.scores, order, axis=1), REMOVED)
         return Found(self.name, codes, scores)
 
+    def over(self, recommender: Recommender) -> IndexSource:
+        """The same index, which has the vectors of the longer catalogue of `recommender` by now."""
+        other = copy(self)
+        other.recommender, other._held = recommender, None
+        return other
+
     def _filter(self, allowed: Tensor) -> Any:
         """What is allowed, in the order of the index where it tells its ids, else as ids."""
         from vitrail.index.base import Filter  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -192,7 +221,7 @@ class DateSource:
             raise DataError(f'The source "{name}" takes dates from "{column}", which is no attribute of the items.{did_you_mean(column, items.columns)}')
         if items.schema[column] not in (pl.Date, pl.Datetime):
             raise DataError(f'The source "{name}" takes dates from "{column}", which holds {items.schema[column]}: name an attribute of the kind date.')
-        self.name, self._ties = name, ties
+        self.name, self.column, self._ties = name, column, ties
         known = items[column].dt.epoch("us")
         self._known = torch.from_numpy(known.is_not_null().to_numpy().copy())
         self._when = torch.from_numpy(known.fill_null(0).to_numpy().copy())

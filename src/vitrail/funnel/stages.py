@@ -20,7 +20,7 @@ from vitrail.data.log import Log
 from vitrail.evaluation.ranking import refuse_nan
 from vitrail.funnel.fuse import Fused
 from vitrail.funnel.rules import Ruling
-from vitrail.systems.base import System
+from vitrail.systems.base import Given, System
 from vitrail.systems.policy import Choice, Policy
 from vitrail.systems.slate import NOTHING, Candidates, Slate
 
@@ -46,10 +46,12 @@ def signals(fused: Fused) -> dict[str, pl.Series]:
 class Ranking:
     """Orders candidates by a ranker, or by the scores of any other system; in time, or not at all."""
 
-    def __init__(self, model: System, *, mix: float = 0.0, budget_ms: float | None = None) -> None:
-        """`mix`: weight of the retrieval order in the final one."""
+    def __init__(self, model: System, *, mix: float = 0.0, budget_ms: float | None = None, given: Given | None = None) -> None:
+        """`mix`: weight of the retrieval order in the final one; `given`: what the model was built from, without which it takes in no new items."""
         asked: Any = model.eval()
-        self.model = asked
+        self.model, self.given = asked, given
+        self.knows: int = asked.sizes.items if hasattr(asked, "sizes") else np.iinfo(np.int64).max
+        """Items from code 0 on that it can score."""
         self.mix, self.budget_ms = mix, budget_ms
         self.ranker = hasattr(model, "score")
         self._takes = set(inspect.signature(asked.score).parameters) if self.ranker else set()
@@ -74,11 +76,13 @@ class Ranking:
             self.model.hear(events)
 
     def scores(self, histories: Sets, fused: Fused, now: Int64 | None) -> Float64:
-        """(B, K) scores, -inf where no candidate is; chances where the model is a ranker."""
+        """(B, K) scores, -inf where no candidate is; chances where the model is a ranker. Candidates that the model does not know come last."""
         if not fused.codes.shape[1]:
             return np.empty(fused.codes.shape)
         there = fused.codes >= 0
-        codes = torch.from_numpy(np.maximum(fused.codes, 0))
+        strange = fused.codes >= self.knows
+        codes = torch.from_numpy(np.where(there & ~strange, fused.codes, 0))
+        histories = histories.before(self.knows)
         with torch.inference_mode():
             if self.ranker:
                 more: dict[str, Any] = {"context": signals(fused)} if "context" in self._takes else {}
@@ -88,7 +92,11 @@ class Ranking:
                 # whom the system cannot answer, retrieval orders
                 found = torch.where(own[:, None], self.model.scores(histories).cpu().gather(1, codes), torch.from_numpy(fused.scores).float())
         refuse_nan(found[torch.from_numpy(there)])
-        return np.where(there, found.double().numpy(), -np.inf)
+        scores = np.where(there, found.double().numpy(), -np.inf)
+        if strange.any():
+            least = np.where(there & ~strange, scores, np.inf).min(1, keepdims=True)
+            scores = np.where(strange, np.where(np.isfinite(least), least, 0.0), scores)
+        return scores
 
     def in_time(self, histories: Sets, fused: Fused, now: Int64 | None, budget_ms: float | None) -> Float64 | None:
         """The scores, or none where they take longer than the budget. While a late answer is still being made nothing is asked: the ranker is not buried

@@ -89,7 +89,7 @@ def train_rank(
         fit_source(source, dataset, earlier, folder / "early" / source.label, file.seed, device, quiet, say, what="fitting, one step earlier,")
     home = folder / "rank-data"
     shaped = [file.rank.horizon, file.rank.negatives, file.rank.requests, file.fuse.model_dump(), file.filter.model_dump()]
-    mark = fingerprint([*shaped, dataset.fingerprint, t0, t1, t2, file.seed])
+    mark = fingerprint([*shaped, dataset.fingerprint, t0, t1, t2, file.seed, "training ends where validation begins"])
     if not (home / "made.json").exists() or read_json(home / "made.json") != mark:
         say("asking retrieval in the name of the past")
         sources, base = open_sources(file, folder / "early")
@@ -128,13 +128,17 @@ def _requests(log: Log, t1: int, t2: int, most: int) -> Int64:
 
 
 def _asked(
-    file: FunnelFile, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any
+    file: FunnelFile, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any, edge: int = 0
 ) -> Iterator[tuple[Int64, Sets, Fused, npt.NDArray[np.bool_], Int64]]:
-    """Block by block: places of the requests in the log, histories, candidates, which of these are among the next events, the times."""
+    """Block by block: places of the requests in the log, histories, candidates, which of these are among the next events, the times.
+
+    A request before the moment `edge` knows nothing from then on: else what its person takes afterwards would be learned, and then asked for.
+    """
     assert log.times is not None
     users = log.users
     weights, widths = [told.weight for told in file.retrieve], [told.k for told in file.retrieve]
-    ends = log.indptr[1:] - np.bincount(users[log.times >= t2], minlength=log.n_users)  # where the events of a user before t2 end
+    # where the events of a user before t2, and before the edge, end
+    ends, early = (log.indptr[1:] - np.bincount(users[log.times >= moment], minlength=log.n_users) for moment in (t2, edge))
     horizon = file.rank.horizon if file.rank is not None else None
     block = block_for(log.n_items)
     for start in range(0, len(requests), block):
@@ -145,7 +149,8 @@ def _asked(
         ask = Ask(histories, allowed, histories if file.filter.seen else None, now)
         found = [source.search(ask, k) for source, k in zip(sources, widths, strict=True)]
         fused = fuse(found, weights, log.n_items, ties, file.fuse)
-        stops = ends[owner] if horizon is None else np.minimum(ends[owner], places + horizon)
+        known = np.where(now < edge, early[owner], ends[owner])
+        stops = known if horizon is None else np.minimum(known, places + horizon)
         coming = log.spans(owner, places, stops)
         keys = np.repeat(np.arange(len(places)), coming.lengths.numpy()) * log.n_items + coming.items.numpy()
         taken = np.isin(np.arange(len(places))[:, None] * log.n_items + fused.codes, keys) & (fused.codes >= 0)
@@ -163,7 +168,9 @@ def impressions(
     rng = np.random.default_rng((file.seed, 17))
     edge = len(requests) - max(int(NEWEST * len(requests)), 1)
     frames, done = [], 0
-    for places, histories, fused, taken, now in _asked(file, log, sources, ties, requests, t2, allowed):
+    assert log.times is not None
+    moment = int(log.times[requests[edge]])
+    for places, histories, fused, taken, now in _asked(file, log, sources, ties, requests, t2, allowed, moment):
         draw = np.where(taken, -1.0, np.where(fused.codes >= 0, rng.random(taken.shape), np.inf))
         rank = np.argsort(np.argsort(draw, axis=1, kind="stable"), axis=1, kind="stable")
         keep = (taken | ((rank < taken.sum(1, keepdims=True) + file.rank.negatives) & np.isfinite(draw))) & taken.any(1, keepdims=True)

@@ -162,6 +162,8 @@ class Live:
         version = self.models.pick(question.user if question.user is not None else request)
         asked = await self._with_history(question, version)
         found = await self._answer(version, asked)
+        if found["degraded"]:
+            self.meter.degraded.inc()
         found["degraded"] = found["degraded"] or asked.trouble
         answer = {"user": question.user, "request_id": request, "variant": version.name, **{key: found[key] for key in ANSWER}}
         if "trace" in found:
@@ -218,7 +220,6 @@ class Live:
             except TimeoutError:
                 self._late += 1
                 task.add_done_callback(self._came_late)
-        self.meter.degraded.inc()
         return self._popular(version, question)
 
     def _came_late(self, task: asyncio.Future[Any]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +58,7 @@ def get(
     from vitrail.data.dataset import Dataset
     from vitrail.data.ingest import ingest
     from vitrail.data.sources.unpack import unpack
-    from vitrail.files import atomic_folder, full_disk_as_sentence, sha256
+    from vitrail.files import atomic_folder, full_disk_as_sentence, sha256, under_way
 
     record = find(name) if isinstance(name, str) else name
     target = Path(out)
@@ -70,9 +68,9 @@ def get(
     files = _placed(record, Path(source)) if source is not None else {file.file: fetch(file, folder, bar=bar) for file in record.files}
     checksums = {file: sha256(path) for file, path in files.items()}
     with atomic_folder(target, overwrite=overwrite) as place:
-        with full_disk_as_sentence(target):
-            work = Path(tempfile.mkdtemp(prefix=f".{target.name}.tables.", dir=target.parent))
-        try:
+        with under_way(target) as work:
+            with full_disk_as_sentence(target):
+                work.mkdir()
             tables = unpack(record, files, work)
             parts = {part: tables[part][0] for part in ("train", "valid", "test") if part in tables}
             told = record.ingest.but({"name": record.name.replace(":", "-"), "licence": record.licence}, where=f"the record of {record.name}")
@@ -87,8 +85,6 @@ def get(
                 settings=told,
             )
             guess = replace(report.guess, files=tuple(replace(shown, path=Path(shown.path).name) for shown in report.guess.files))
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
         _provenance(place, record, checksums)
     return GetReport(record, checksums, replace(report, guess=guess, dataset=Dataset(target)))
 
