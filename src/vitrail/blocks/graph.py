@@ -85,13 +85,35 @@ def _horner(A: Tensor, x: Tensor, depth: int) -> Tensor:
     total = x
     for _ in range(depth):
         total = product(A, total).add_(x)
-    return total / (depth + 1)
+    return total.div_(depth + 1) if depth else total.clone()
 
 
 def mean_of_layers(A: Tensor, x: Tensor, depth: int) -> Tensor:
     """A (V, V) symmetric sparse CSR, x (V, D) -> the mean of x, A x, ..., A^depth x (V, D), differentiable in x."""
     mean: Tensor = _MeanOfLayers.apply(A, x, depth)  # type: ignore[no-untyped-call]
     return mean
+
+
+class _MeanOfTables(torch.autograd.Function):
+    """`_MeanOfLayers` of two tables one above the other. Both ways they are joined once, and what comes out is read where it lies: neither the gradient of
+    a join nor that of a part, each as large as the whole, is ever made."""
+
+    @staticmethod
+    def forward(ctx, A: Tensor, users: Tensor, items: Tensor, depth: int) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        ctx.A, ctx.depth, ctx.n = A, depth, len(users)
+        mean = _horner(A, torch.cat([users, items]), depth)
+        return mean[: len(users)], mean[len(users) :]
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[None, Tensor, Tensor, None]:  # type: ignore[no-untyped-def]
+        mean = _horner(ctx.A, torch.cat(gradients), ctx.depth)
+        return None, mean[: ctx.n], mean[ctx.n :], None
+
+
+def mean_of_tables(A: Tensor, users: Tensor, items: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """`mean_of_layers` of users (U, D) and items (N, D), A (U + N, U + N) symmetric sparse CSR -> the means (U, D) and (N, D), differentiable in both."""
+    both: tuple[Tensor, Tensor] = _MeanOfTables.apply(A, users, items, depth)  # type: ignore[no-untyped-call]
+    return both
 
 
 def layers(A: Tensor, x: Tensor, depth: int) -> list[Tensor]:

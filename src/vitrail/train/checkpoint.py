@@ -47,8 +47,15 @@ class Progress:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write named tensors; shared storage is copied, devices are forgotten."""
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    """Write named tensors; only what shares its storage is copied, devices are forgotten."""
+    alone: dict[str, Tensor] = {}
+    met: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        alone[name] = tensor.clone() if place in met else tensor
+        met.add(place)
+    save_file(alone, path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitrail.data.batchers import draws
 from vitrail.errors import VitrailError
+from vitrail.resources import give_back
 from vitrail.systems.base import System, TrainSettings
 from vitrail.train import distributed
 from vitrail.train.checkpoint import Checkpoints, Progress
@@ -109,6 +110,7 @@ def train(
         while progress.epoch < last and not progress.finished:
             started, epoch, mark = time.monotonic(), progress.epoch, progress.seconds
             if progress.step == 0:
+                give_back()
                 model.on_epoch(epoch, draws(seed, epoch, 0, purpose=9))
             model.train()
             seeds = draws(seed, epoch, 0, purpose=7 + 1000 * rank).integers(2**62, size=steps)
@@ -118,6 +120,8 @@ def train(
                     loss = model.loss(batch.to(device))
                 optimizer.clear()
                 loss.backward()
+                if settings.clip or world > 1:
+                    optimizer.fill()
                 distributed.average_gradients(parameters, world)
                 if settings.clip:
                     torch.nn.utils.clip_grad_norm_(parameters, settings.clip)

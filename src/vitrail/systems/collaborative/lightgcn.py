@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitrail.blocks.edges import Edges
 from vitrail.blocks.embed import Init, rows
-from vitrail.blocks.graph import layers, mean_of_layers
+from vitrail.blocks.graph import layers, mean_of_tables
 from vitrail.blocks.loss import l2_of_batch
 from vitrail.config import NonNegativeFloat, NonNegativeInt, Rate
 from vitrail.data.batches import Pairs, Sets
@@ -69,11 +69,11 @@ class LightGCN(Graph, IdTables):
     def nodes(self) -> tuple[Tensor, Tensor]:
         if self.training and self.config.edge_drop:
             mean = self._thinned()
+            users, items = mean[: len(self.users)], mean[len(self.users) :]
         else:
-            mean = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[arg-type]
-        if self.config.readout == "sum":
-            mean = mean * (self.config.layers + 1)
-        return mean[: len(self.users)], mean[len(self.users) :]
+            users, items = mean_of_tables(self.adjacency, self.users, self.items, self.config.layers)
+        scale = self.config.layers + 1 if self.config.readout == "sum" else 1
+        return (users, items) if scale == 1 else (users * scale, items * scale)
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
         if not self.config.l2 or not self.config.layers:
