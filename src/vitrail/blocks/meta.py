@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vitrail.blocks.drop import new_seed, stays
 
-
 BLOCK = 1 << 18
 """Weights between coordinates that lie in the cache twice over."""
 

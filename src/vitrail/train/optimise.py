@@ -73,6 +73,11 @@ class AdamW:
         for p in self._parameters:
             p.grad = None
 
+    def forget(self) -> None:
+        """Forget gradients and moments: training is over."""
+        self.clear()
+        self._state = {}
+
     def tensors(self) -> dict[str, Tensor]:
         """The state as `<index of the parameter>.<name>` -> tensor."""
         names = ("step", "exp_avg", "exp_avg_sq")
