@@ -89,6 +89,15 @@ def test_info_nce_among_rows_that_keys_name():
     torch.testing.assert_close(loss.info_nce(a, b, 0.2, keys), (logits.logsumexp(1) - logits[torch.arange(4), keys]).mean())
 
 
+def test_l2_of_named_rows_is_that_of_the_batch():
+    users, items = torch.arange(6.0).view(3, 2).requires_grad_(), torch.arange(8.0).view(4, 2).requires_grad_()
+    u, i = torch.tensor([2, 0, 2]), torch.tensor([[1, 1, 3], [0, 1, 1]])
+    found = loss.l2_of_rows(3, (users, u), (items, i))
+    torch.testing.assert_close(found, loss.l2_of_batch(users[u], items[i]))
+    for one, table in zip(torch.autograd.grad(found, (users, items)), (users, items), strict=True):
+        torch.testing.assert_close(one.to_dense(), torch.autograd.grad(loss.l2_of_batch(users[u], items[i]), table)[0])
+
+
 def test_info_nce_within_by_hand():
     eye = torch.eye(2)
     assert float(loss.info_nce_within(eye, eye, 0.5)) == pytest.approx(0.23955, abs=1e-5)

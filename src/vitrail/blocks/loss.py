@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vitrail.blocks.embed import few_rows
+
 
 class _Bpr(torch.autograd.Function):
     """Mean of softplus(negative - positive); the margins are all that its gradient needs."""
@@ -266,6 +268,16 @@ def l2_of_batch(*embeddings: Tensor) -> Tensor:
     """Half the summed squared norm of embeddings (B, D), divided by B: the regulariser of LightGCN and BPR."""
     total = sum((_HalfSquares.apply(e) for e in embeddings), start=embeddings[0].new_zeros(()))  # type: ignore[no-untyped-call]
     return total / len(embeddings[0])
+
+
+def l2_of_rows(count: int, *named: tuple[Tensor, Tensor]) -> Tensor:
+    """`l2_of_batch` of the rows that codes name, for pairs of a table (N, D) and codes of any shape, divided by `count`: each row is read once, and the
+    gradient holds these rows alone."""
+    total = named[0][0].new_zeros(())
+    for table, codes in named:
+        found, often = codes.unique(return_counts=True)
+        total = total + (few_rows(table, found).square().sum(1) * often).sum()
+    return total / (2 * count)
 
 
 def emb_loss(*embeddings: Tensor) -> Tensor:

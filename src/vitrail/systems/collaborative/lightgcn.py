@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vitrail.blocks.edges import Edges
-from vitrail.blocks.embed import Init, rows
+from vitrail.blocks.embed import Init
 from vitrail.blocks.graph import layers, mean_of_tables
-from vitrail.blocks.loss import l2_of_batch
+from vitrail.blocks.loss import l2_of_rows
 from vitrail.config import NonNegativeFloat, NonNegativeInt, Rate
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
@@ -78,8 +78,8 @@ class LightGCN(Graph, IdTables):
     def regulariser(self, batch: Pairs) -> Tensor | float:
         if not self.config.l2 or not self.config.layers:
             return 0.0
-        items = rows(self.items, torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)]))
-        return self.config.l2 * l2_of_batch(rows(self.users, batch.users), items)
+        items = torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)])
+        return self.config.l2 * l2_of_rows(len(batch.items), (self.users, batch.users), (self.items, items))
 
     def ridge(self) -> float:
         return 0.0 if self.config.layers else float(self.config.l2)
