@@ -108,6 +108,7 @@ def test_info_nce_within_by_hand():
 @pytest.mark.parametrize("cold", [0.0, 1.0])
 def test_info_nce_within_in_blocks(cold, monkeypatch):
     monkeypatch.setattr(loss, "COLD", cold)  # gradients made ahead, or by a second pass
+    monkeypatch.setattr(loss, "WIDE", 8)
     torch.manual_seed(0)
     a, b = torch.randn(11, 3).requires_grad_(), torch.randn(11, 3).requires_grad_()
     x, y = F.normalize(a, dim=1), F.normalize(b, dim=1)

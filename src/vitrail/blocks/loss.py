@@ -87,6 +87,10 @@ def info_nce(a: Tensor, b: Tensor, temperature: float, keys: Tensor | None = Non
     return F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device) if keys is None else keys)
 
 
+WIDE = 1024
+"""Columns of a product of few columns inside that a processor makes at a time: in one go it takes half as long again."""
+
+
 class _Within(torch.autograd.Function):
     """Computes loss and both gradients in the forward pass, some rows at a time: two products to the logits and four back, and one pass of exp, in a buffer
     that stays where it is; no (B, B) matrix is ever kept. Rows have length 1, so that exp needs no shift. Under autocast to bf16 the products are of
@@ -100,9 +104,13 @@ class _Within(torch.autograd.Function):
             both, asks = torch.cat([b, a]).to(kind), (a / temperature).to(kind)
             of_a, of_both, log_mass = torch.empty_like(a), torch.zeros_like(both), a.new_empty(n)
             room = torch.empty(min(block, n), 2 * n, dtype=kind, device=a.device)
+            wide = WIDE if a.device.type == "cpu" else 2 * n
             for start in range(0, n, block):
                 part = slice(start, start + block)
-                p = torch.mm(asks[part], both.T, out=room[: len(asks[part])]).exp_()
+                p = room[: len(asks[part])]
+                for first in range(0, 2 * n, wide):
+                    torch.mm(asks[part], both[first : first + wide].T, out=p[:, first : first + wide])
+                p.exp_()
                 p.diagonal(n + start).zero_()  # no row stands in its own way
                 mass = p.sum(1, dtype=torch.float32)
                 log_mass[part] = mass.log()
