@@ -38,7 +38,7 @@ def load() -> list[float]:
 
 def _told(words: list[str]) -> list[str]:
     """The options, without the places of one machine: whoever repeats it has others."""
-    return [word for before, word in zip(["", *words], words, strict=False) if "--work" not in (before, word)]
+    return [word for before, word in zip(["", *words], words, strict=False) if not {"--work", "--mmrec"} & {before, word}]
 
 
 def save(name: str, results: dict[str, Any], goals: Sequence[dict[str, Any]], *, before: list[float], settings: dict[str, Any] | None = None) -> int:

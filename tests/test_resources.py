@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitrail.errors import ResourceError
-from vitrail.resources import GIB, UNKNOWN, afford_disk, afford_memory, free_memory
+from vitrail.resources import GIB, UNKNOWN, afford_disk, afford_memory, free_memory, give_back
 
 
 def machine(tmp_path: Path, group: str, files: dict[str, str], free_kb: int = 8 * 2**20) -> tuple[Path, Path]:
@@ -61,3 +61,16 @@ def test_disk_is_that_of_the_nearest_folder_there_is(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("shutil.disk_usage", refuse)
     afford_disk(2**80, tmp_path, "It")
+
+
+def test_memory_is_given_back_where_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def library(name: object) -> object:
+        asked.append(name)
+        return object()  # it has no malloc_trim
+
+    give_back()
+    monkeypatch.setattr("ctypes.CDLL", library)
+    give_back()
+    assert asked == [None]

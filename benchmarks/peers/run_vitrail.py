@@ -17,8 +17,9 @@ from vitrail.evaluation.evaluator import evaluate_part, rank_part
 from vitrail.funnel.recommender import score_or_popular
 from vitrail.systems import registry
 from vitrail.systems.base import Sizes
+from vitrail.train.checkpoint import Best
 from vitrail.train.fit import Fitter, cut
-from vitrail.train.loop import snapshot, train
+from vitrail.train.loop import train
 
 METRICS = ["recall@10", "mrr@10", "ndcg@10", "hit_rate@10", "precision@10"]
 """RecBole's default."""
@@ -49,7 +50,7 @@ class Side:
         self.config = self.cls.Config.of(settings)
         actions = {"load": self.load, "build": self.build, "fit": self.fit, "evaluate": self.evaluate, "lists": self.lists}
         self.desk = _desk.Desk(actions, self.train, self.validate, self.keep, self.back)
-        self.best: dict[str, torch.Tensor] = {}
+        self.best = Best()
 
     def load(self, order: dict[str, Any]) -> None:
         self.fitter: Any = None  # a second load must not hold the first
@@ -89,10 +90,10 @@ class Side:
         return float(self.fitter.measure(self.model, self.fitter.split.valid, ["ndcg@10"]).metrics["ndcg@10"])
 
     def keep(self) -> None:
-        self.best = snapshot(self.model)
+        self.best.keep(self.model.state_dict())
 
     def back(self) -> None:
-        self.model.load_state_dict(self.best)
+        self.model.load_state_dict(self.best.tensors())
 
     def ready(self) -> Any:
         """The model made ready to answer, as a function of histories."""

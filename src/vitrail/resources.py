@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from vitrail.errors import ResourceError
@@ -55,6 +57,12 @@ def _left(folder: Path, limit: str, used: str, cache: str) -> int:
     except (OSError, ValueError):
         pass
     return max(most - now, 0)
+
+
+def give_back() -> None:
+    """Hand memory that is free again to the machine, where the C library would keep it; pieces of it would lie between what comes later."""
+    with suppress(AttributeError, OSError, TypeError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def in_gib(count: float) -> str:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from vitrail.blocks import graph
-from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, layers, mean_of_layers, product
+from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, layers, mean_of_layers, mean_of_tables, product
 
 
 def test_horners_rule_gives_the_mean_of_the_layers_and_its_gradient():
@@ -19,6 +19,20 @@ def test_horners_rule_gives_the_mean_of_the_layers_and_its_gradient():
             (y * torch.arange(14.0).view(7, 2)).sum().backward()
             found.append((y.detach(), x.grad))
         torch.testing.assert_close(*found)
+
+
+def test_two_tables_have_the_mean_of_both_one_above_the_other():
+    A = bipartite_adjacency(torch.tensor([0, 2, 3, 3]), torch.tensor([0, 1, 1]), 4)
+    weigh = torch.arange(14.0).view(7, 2)
+    for depth in (0, 2):
+        users, items = (table.sin().requires_grad_() for table in (torch.arange(6.0).view(3, 2), torch.arange(8.0).view(4, 2)))
+        both = mean_of_tables(A, users, items, depth)
+        (both[0] * weigh[:3]).sum().backward(retain_graph=True)
+        (both[1] * weigh[3:]).sum().backward()
+        x = torch.cat([users, items]).detach().requires_grad_()
+        mean = mean_of_layers(A, x, depth)
+        (mean * weigh).sum().backward()
+        torch.testing.assert_close((torch.cat(both), torch.cat([users.grad, items.grad])), (mean, x.grad))
 
 
 def test_a_product_is_that_of_the_matrix_also_for_nodes_without_an_edge():

@@ -89,9 +89,26 @@ def test_info_nce_among_rows_that_keys_name():
     torch.testing.assert_close(loss.info_nce(a, b, 0.2, keys), (logits.logsumexp(1) - logits[torch.arange(4), keys]).mean())
 
 
-def test_info_nce_within_by_hand_and_in_blocks():
+def test_l2_of_named_rows_is_that_of_the_batch():
+    users, items = torch.arange(6.0).view(3, 2).requires_grad_(), torch.arange(8.0).view(4, 2).requires_grad_()
+    u, i = torch.tensor([2, 0, 2]), torch.tensor([[1, 1, 3], [0, 1, 1]])
+    found = loss.l2_of_rows(3, (users, u), (items, i))
+    torch.testing.assert_close(found, loss.l2_of_batch(users[u], items[i]))
+    for one, table in zip(torch.autograd.grad(found, (users, items)), (users, items), strict=True):
+        torch.testing.assert_close(one.to_dense(), torch.autograd.grad(loss.l2_of_batch(users[u], items[i]), table)[0])
+
+
+def test_info_nce_within_by_hand():
     eye = torch.eye(2)
     assert float(loss.info_nce_within(eye, eye, 0.5)) == pytest.approx(0.23955, abs=1e-5)
+    assert float(loss.info_nce_within(eye[:0], eye[:0], 0.5)) == 0
+    assert float(loss.info_nce_within(eye, eye, 0.001)) == pytest.approx(0, abs=1e-5), "e^1000 is no number"
+
+
+@pytest.mark.parametrize("cold", [0.0, 1.0])
+def test_info_nce_within_in_blocks(cold, monkeypatch):
+    monkeypatch.setattr(loss, "COLD", cold)  # gradients made ahead, or by a second pass
+    monkeypatch.setattr(loss, "WIDE", 8)
     torch.manual_seed(0)
     a, b = torch.randn(11, 3).requires_grad_(), torch.randn(11, 3).requires_grad_()
     x, y = F.normalize(a, dim=1), F.normalize(b, dim=1)
@@ -101,6 +118,17 @@ def test_info_nce_within_by_hand_and_in_blocks():
     torch.testing.assert_close(fast, plain)
     for one, two in zip(torch.autograd.grad(fast, (a, b)), torch.autograd.grad(plain, (a, b)), strict=True):
         torch.testing.assert_close(one, two)
+
+
+def test_info_nce_within_of_half_numbers_is_near():
+    torch.manual_seed(0)
+    a, b = torch.randn(40, 8).requires_grad_(), torch.randn(40, 8).requires_grad_()
+    plain = loss.info_nce_within(a, b, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = loss.info_nce_within(a, b, 0.5)
+    torch.testing.assert_close(near, plain, rtol=1e-3, atol=0)
+    for one, two in zip(torch.autograd.grad(near, (a, b)), torch.autograd.grad(plain, (a, b)), strict=True):
+        assert float((one - two).norm() / two.norm()) < 0.01
 
 
 def test_alignment_and_uniformity_plain_and_calibrated():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vitrail.blocks import meta
+from vitrail.blocks.drop import new_seed, stays
 from vitrail.blocks.meta import CrossKinds, LowRank
 
 
@@ -55,3 +58,21 @@ def test_factors_are_those_of_the_formula_and_a_part_uses_the_means_of_the_whole
     torch.testing.assert_close(made(x[2:3], known[2:3], whole=False), whole[2:3])
     whole.sum().backward()
     assert known.grad is None and made.compress.weight.grad is None and made.makers[0][0].weight.grad.any()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_attention_between_coordinates_and_its_gradient_are_those_of_the_formula(rate, monkeypatch) -> None:
+    monkeypatch.setattr(meta, "BLOCK", 32)  # two rows at a time
+    torch.manual_seed(0)
+    q, k, v, weigh = (2 * torch.randn(5, 4, dtype=torch.float64) for _ in range(4))
+    tables = [x.requires_grad_() for x in (q, k, v)]
+    torch.manual_seed(1)
+    fast = meta.between_coordinates(*tables, rate)
+    torch.manual_seed(1)
+    seed = new_seed() if rate else 0
+    kept = torch.cat([stays(torch.empty(len(x), 4, 4), rate, seed ^ n) for n, x in enumerate(q.split(2))]) / (1 - rate)
+    plain = ((q[:, :, None] * k[:, None]).softmax(2) * kept * v[:, None]).sum(2)
+    torch.testing.assert_close(fast, plain)
+    assert bool((kept == 0).any()) == bool(rate)
+    for one, two in zip(torch.autograd.grad((fast * weigh).sum(), tables), torch.autograd.grad((plain * weigh).sum(), tables), strict=True):
+        torch.testing.assert_close(one, two)

@@ -96,3 +96,17 @@ def test_the_mean_of_a_history_is_over_items_with_content() -> None:
     values, mask = torch.tensor([[1.0, 2], [3, 6], [9, 9]]), torch.tensor([True, True, False])
     mean, has = mean_of_items(values, mask, torch.tensor([0, 2, 2, 3, 5]), torch.tensor([0, 1, 2, 2, 1]))
     assert mean.tolist() == [[2, 4], [0, 0], [0, 0], [3, 6]] and has.tolist() == [True, False, False, True]
+
+
+def test_a_trained_table_gets_a_gradient_as_long_as_the_items_of_the_batch() -> None:
+    made = Modalities(VALUES, MASKS, 4, trained=True)
+    items = torch.tensor([[3, 1], [1, 1]])
+    weigh = torch.arange(16.0).view(2, 2, 4)
+    (made(0, items) * weigh).sum().backward()
+    few = made.values_0.grad
+    assert few.is_sparse and few._indices().tolist() == [[1, 3]]
+    map_gradient, made.values_0.grad, made.maps[0].weight.grad = made.maps[0].weight.grad, None, None
+    (made(0)[items] * weigh).sum().backward()
+    torch.testing.assert_close((few.to_dense(), map_gradient), (made.values_0.grad, made.maps[0].weight.grad))
+    frozen = Modalities(VALUES, MASKS, 4, trained=False)
+    assert frozen.values_0.data_ptr() == VALUES["a"].data_ptr(), "what stays as it is is read where it lies"

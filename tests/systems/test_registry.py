@@ -90,6 +90,14 @@ def test_entry_points_of_installed_packages(tmp_path):
     assert "'theirs'" in done.stdout, done.stderr
 
 
+def test_a_system_is_found_without_the_files_of_the_others():
+    code = "import sys; from vitrail.systems import registry; registry.find('bpr-mf'); print('vitrail.systems.collaborative.ease' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    for strange in ("ids", "no.such", "../ease"):
+        with pytest.raises(SettingError, match="system"):
+            registry.find(strange)
+
+
 def test_the_other_skeletons_have_a_shape():
     class Two:
         def interests(self, batch): ...

@@ -17,7 +17,8 @@ from vitrail.errors import ArtifactError, SettingError, VitrailError
 from vitrail.systems.base import Given, Sizes, TrainSettings
 from vitrail.systems.collaborative.bpr_mf import BPRMF
 from vitrail.testing import checkerboard
-from vitrail.train.checkpoint import Checkpoints, load_tensors, save_tensors
+from vitrail.train import checkpoint
+from vitrail.train.checkpoint import BEST, Best, Checkpoints, load_tensors, save_tensors
 from vitrail.train.fit import fit
 from vitrail.train.loop import rate, train
 
@@ -114,6 +115,39 @@ def test_tensors_round_trip(tmp_path):
     assert torch.equal(back["b"], shared[2:]) and back["c"].item() == 3
     with pytest.raises(ArtifactError, match="missing"):
         load_tensors(tmp_path / "y.safetensors")
+
+
+@pytest.mark.parametrize("few", [0, checkpoint.FEW])
+def test_the_best_weights_lie_in_memory_or_in_a_file(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FEW", few)
+    weights = {"a": torch.arange(3.0)}
+    for best in (Best(), Best(tmp_path)):
+        assert not best
+        best.keep(weights)
+        best.write(tmp_path / "copy.safetensors")
+        weights["a"] += 1
+        assert best and torch.equal(best.tensors()["a"] + 1, weights["a"])
+        assert torch.equal(load_tensors(tmp_path / "copy.safetensors")["a"] + 1, weights["a"])
+    assert (tmp_path / BEST).exists() == (few == 0)
+    best.clear()
+    assert not best and not (tmp_path / BEST).exists()
+
+
+@pytest.mark.parametrize("few", [0, checkpoint.FEW])
+def test_a_run_ends_with_its_best_weights_wherever_they_lay(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FEW", few)
+    values, seen = iter([0.1, 0.5, 0.4]), []
+
+    def validate(m):
+        seen.append(m.items.detach().clone())
+        return next(values)
+
+    left = iter([1.0, 1.0, 0.0])  # asked once an epoch
+    m, again = model(epochs=3, patience=0), model(epochs=3, patience=0)
+    cut = train(m, LOG, m.config, seed=0, validate=validate, checkpoints=Checkpoints(tmp_path), left=lambda: next(left)).progress
+    assert cut.cut and torch.equal(m.items, seen[1])
+    train(again, LOG, again.config, seed=0, validate=validate, checkpoints=Checkpoints(tmp_path), resume=True)
+    assert torch.equal(again.items, seen[1]) and not torch.equal(seen[1], seen[2])
 
 
 def test_resume_refuses_other_settings(tmp_path):

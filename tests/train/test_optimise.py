@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from vitrail.blocks import embed
+from vitrail.train import optimise
 from vitrail.train.optimise import AdamW
 
 
@@ -55,3 +57,29 @@ def test_nothing_happens_without_gradients():
     optimizer.clear()
     optimizer.step(1.0)
     assert all(torch.equal(a, b) for a, b in zip(tables, parameters(), strict=True)) and optimizer.tensors() == {}
+
+
+@pytest.mark.parametrize("block", [4, 6, optimise.BLOCK])
+def test_a_gradient_that_holds_some_rows_steps_as_a_whole_one_does(block, monkeypatch):
+    monkeypatch.setattr(optimise, "BLOCK", block)  # a row at a time, two, all
+    whole, few = (nn.Parameter(torch.arange(14.0).view(7, 2).sin()) for _ in range(2))
+    a, b = AdamW([whole], weight_decay=0.1), AdamW([few], weight_decay=0.1)
+    for step in range(4):
+        codes = torch.tensor([0, 2 + step, 6][: 3 - step % 2])
+        for table in (whole, few):
+            read = embed.few_rows(table, codes) if table is few else table[codes]
+            (read.square() * (step + 1)).sum().backward()
+        assert few.grad.is_sparse and few.grad._values().shape == (len(codes), 2)
+        a.step(0.1)
+        b.step(0.1)
+        a.clear()
+        b.clear()
+        assert torch.equal(whole, few)
+    assert all(torch.equal(x, y) for x, y in zip(a.tensors().values(), b.tensors().values(), strict=True))
+
+
+def test_a_gradient_of_some_rows_is_made_whole_where_that_is_asked():
+    table = nn.Parameter(torch.ones(4, 2))
+    (embed.few_rows(table, torch.tensor([1])) + embed.few_rows(table, torch.tensor([3]))).sum().backward()
+    AdamW([table]).fill()
+    assert table.grad.tolist() == [[0, 0], [1, 1], [0, 0], [1, 1]]

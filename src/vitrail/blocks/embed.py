@@ -45,6 +45,27 @@ def rows(weights: Tensor, codes: Tensor) -> Tensor:
     return picked
 
 
+class _FewRows(torch.autograd.Function):
+    """Rows of a table; the gradient is a sparse tensor that holds these rows alone."""
+
+    @staticmethod
+    def forward(ctx, weights: Tensor, codes: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.codes, ctx.rows = codes, len(weights)
+        return weights.index_select(0, codes)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        g = gradients[0].contiguous()
+        return torch.sparse_coo_tensor(ctx.codes[None], g, (ctx.rows, g.shape[1]), is_coalesced=True, check_invariants=False), None
+
+
+def few_rows(weights: Tensor, codes: Tensor) -> Tensor:
+    """weights (N, D), distinct codes (B,) in rising order -> (B, D), for wide tables of which a step reads a part: the gradient is as large as that part,
+    and `train.optimise` goes through the table a block at a time."""
+    picked: Tensor = _FewRows.apply(weights, codes)  # type: ignore[no-untyped-call]
+    return picked
+
+
 def cells(indptr: Tensor, indices: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
     """A sparse CSR tensor; the arrays are taken as they are."""
     with warnings.catch_warnings():

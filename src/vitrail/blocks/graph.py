@@ -85,13 +85,46 @@ def _horner(A: Tensor, x: Tensor, depth: int) -> Tensor:
     total = x
     for _ in range(depth):
         total = product(A, total).add_(x)
-    return total / (depth + 1)
+    return total.div_(depth + 1) if depth else total.clone()
 
 
 def mean_of_layers(A: Tensor, x: Tensor, depth: int) -> Tensor:
     """A (V, V) symmetric sparse CSR, x (V, D) -> the mean of x, A x, ..., A^depth x (V, D), differentiable in x."""
     mean: Tensor = _MeanOfLayers.apply(A, x, depth)  # type: ignore[no-untyped-call]
     return mean
+
+
+class _MeanOfTables(torch.autograd.Function):
+    """`_MeanOfLayers` of two tables. Neither they nor their gradients are ever joined, and no gradient of a part, as large as the whole, is made."""
+
+    @staticmethod
+    def forward(ctx, A: Tensor, users: Tensor, items: Tensor, depth: int) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        ctx.A, ctx.depth = A, depth
+        return _horner_of_two(A, users, items, depth)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[None, Tensor, Tensor, None]:  # type: ignore[no-untyped-def]
+        return None, *_horner_of_two(ctx.A, gradients[0].contiguous(), gradients[1].contiguous(), ctx.depth), None
+
+
+def _horner_of_two(A: Tensor, users: Tensor, items: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    n = len(users)
+    if users.device.type != "cpu" or users.dtype != torch.float32:
+        mean = _horner(A, torch.cat([users, items]), depth)
+        return mean[:n], mean[n:]
+    starts, columns, values = A.crow_indices(), A.col_indices(), A.values()
+    edges = int(starts[n])  # rows of users read items alone, and rows of items users
+    to_users, to_items = (columns[:edges] - n, starts[: n + 1], values[:edges]), (columns[edges:], starts[n:] - edges, values[edges:])
+    u, i = users.detach(), items.detach()
+    for _ in range(depth):
+        u, i = bag(i, *to_users).add_(users), bag(u, *to_items).add_(items)
+    return (u.div_(depth + 1), i.div_(depth + 1)) if depth else (u.clone(), i.clone())
+
+
+def mean_of_tables(A: Tensor, users: Tensor, items: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """`mean_of_layers` of users (U, D) and items (N, D), A (U + N, U + N) symmetric sparse CSR -> the means (U, D) and (N, D), differentiable in both."""
+    both: tuple[Tensor, Tensor] = _MeanOfTables.apply(A, users, items, depth)  # type: ignore[no-untyped-call]
+    return both
 
 
 def layers(A: Tensor, x: Tensor, depth: int) -> list[Tensor]:

@@ -26,21 +26,21 @@ WIDE = 128
 def nearest(values: Tensor, mask: Tensor, k: int, block: int = 1024) -> tuple[Tensor, Tensor]:
     """Rows values (N, D), mask (N,) true where a row has content -> the k rows of largest cosine, each row itself first: ids (N, K) int64 and
     cosines (N, K) float32, K = k or as many rows as have content. Rows without content have no neighbours (-1) and are nobody's."""
-    have = mask.nonzero()[:, 0]
+    have, lack, n = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0], len(mask)
     k = min(k, len(have))
-    ids, cosines = torch.full((len(mask), k), -1), torch.zeros(len(mask), k)
-    unit = F.normalize(values[have].float(), dim=1)
-    columns = F.pad(unit, (0, 0, 0, -len(have) % WIDE))  # whole groups of columns
-    room = torch.empty(min(block, len(have)), len(columns))
-    for start in range(0, len(have), block):
-        rows = unit[start : start + block]
-        cosine = torch.mm(rows, columns.T, out=room[: len(rows)])
-        cosine[:, len(have) :] = -2.0  # past the end: never chosen
-        own = torch.arange(len(cosine))
-        cosine[own, start + own] = 2.0  # an item is its own first neighbour, also beside one of equal content
+    ids, cosines = torch.full((n, k), -1), torch.zeros(n, k)
+    columns = values.float()  # read where they lie: a copy at length 1 would take as much memory again
+    lengths = torch.cat([part.norm(dim=1) for part in columns.split(block)]).clamp_(min=1e-12)
+    room = torch.full((min(block, len(have)), n + -n % WIDE), -2.0)  # whole groups of columns; past the end: never chosen
+    for of in have.split(block) if k else ():
+        cosine = room[: len(of)]
+        torch.mm(columns[of].div_(lengths[of, None]), columns.T, out=cosine[:, :n])
+        cosine[:, :n].div_(lengths)
+        cosine[:, lack] = -2.0
+        cosine[torch.arange(len(of)), of] = 2.0  # an item is its own first neighbour, also beside one of equal content
         best, found = largest(cosine, k)
         best[:, 0] = 1.0
-        ids[have[start : start + block]], cosines[have[start : start + block]] = have[found], best
+        ids[of], cosines[of] = found, best
     return ids, cosines
 
 
@@ -168,6 +168,10 @@ class ContentNeighbours(Neighbours):
     def find(self, place: int, k: int) -> tuple[Tensor, Tensor]:
         return nearest(*self._content[self.names[place]], k)
 
+    def settled(self) -> None:
+        super().settled()
+        self._content = {}  # they are found, and need not hold the content in memory
+
     def matrix(self, ids: Tensor, cosines: Tensor) -> sparse.csr_array:
         return directed(ids, cosines, self.edges)
 
@@ -236,6 +240,6 @@ def content_hash(content: Mapping[str, tuple[Tensor, Tensor]], k: int) -> int:
     """A positive 63-bit number that changes with any value, mask, order of kinds, or k."""
     digest = hashlib.blake2b(str(k).encode(), digest_size=8)
     for values, mask in content.values():
-        digest.update(values.float().contiguous().numpy().tobytes())
-        digest.update(mask.numpy().tobytes())
+        digest.update(values.float().contiguous().numpy().data)
+        digest.update(mask.contiguous().numpy().data)
     return (int.from_bytes(digest.digest(), "little") >> 1) or 1

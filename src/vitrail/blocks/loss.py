@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vitrail.blocks.embed import few_rows
+
 
 class _Bpr(torch.autograd.Function):
     """Mean of softplus(negative - positive); the margins are all that its gradient needs."""
@@ -85,13 +87,63 @@ def info_nce(a: Tensor, b: Tensor, temperature: float, keys: Tensor | None = Non
     return F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device) if keys is None else keys)
 
 
-def info_nce_within(a: Tensor, b: Tensor, temperature: float, block: int = 1024) -> Tensor:
+WIDE = 1024
+"""Columns of a product of few columns inside that a processor makes at a time: in one go it takes half as long again."""
+
+
+class _Within(torch.autograd.Function):
+    """Computes loss and both gradients in the forward pass, some rows at a time: two products to the logits and four back, and one pass of exp, in a buffer
+    that stays where it is; no (B, B) matrix is ever kept. Rows have length 1, so that exp needs no shift. Under autocast to bf16 the products are of
+    bf16, the sums of float32."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, temperature: float, block: int) -> Tensor:  # type: ignore[no-untyped-def]
+        kind, n = torch.get_autocast_dtype(a.device.type) if torch.is_autocast_enabled(a.device.type) else torch.float32, len(a)
+        with torch.autocast(a.device.type, enabled=False):
+            a, b = a.float(), b.float()
+            both, asks = torch.cat([b, a]).to(kind), (a / temperature).to(kind)
+            of_a, of_both, log_mass = torch.empty_like(a), torch.zeros_like(both), a.new_empty(n)
+            room = torch.empty(min(block, n), 2 * n, dtype=kind, device=a.device)
+            wide = WIDE if a.device.type == "cpu" else 2 * n
+            for start in range(0, n, block):
+                part = slice(start, start + block)
+                p = room[: len(asks[part])]
+                for first in range(0, 2 * n, wide):
+                    torch.mm(asks[part], both[first : first + wide].T, out=p[:, first : first + wide])
+                p.exp_()
+                p.diagonal(n + start).zero_()  # no row stands in its own way
+                mass = p.sum(1, dtype=torch.float32)
+                log_mass[part] = mass.log()
+                torch.div(p @ both, mass[:, None], out=of_a[part])
+                of_both.addmm_(p.T, (a[part] / mass[:, None]).to(kind))
+            of_b, own = of_both.float().split(n)
+            scale = 1 / (n * temperature)
+            ctx.save_for_backward(of_a.add_(own).sub_(b).mul_(scale), (of_b - a).mul_(scale))
+            return (log_mass - (a * b).sum(1) / temperature).mean()
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[no-untyped-def]
+        of_a, of_b = ctx.saved_tensors
+        return gradients[0] * of_a, gradients[0] * of_b, None, None
+
+
+COLD = 0.05
+"""The temperature under which e to the cosine over it is no number to sum."""
+
+
+def info_nce_within(a: Tensor, b: Tensor, temperature: float, block: int | None = None) -> Tensor:
     """As `info_nce`, where the other rows of `a` stand in the way as those of `b` do (GRACE, Zhu et al., 2020): -log of e^(a_k.b_k) over the sum of
     e^(a_k.b_j) for all j and of e^(a_k.a_j) for j other than k.
 
-    a (B, D), b (B, D) -> scalar; a block of rows at a time, made again for the gradient, so that no (B, B) matrix is kept.
+    a (B, D), b (B, D) -> scalar, 0 without rows; a block of rows at a time.
     """
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    if not len(a):
+        return a.sum() + b.sum()
+    block = block or max(32, (1 << 22 if a.device.type == "cpu" else 1 << 27) // (2 * len(a)))
+    if temperature >= COLD:
+        value: Tensor = _Within.apply(a, b, temperature, block)  # type: ignore[no-untyped-call]
+        return value
     both = torch.cat([b, a])
 
     def of_block(start: int, rows: Tensor, others: Tensor) -> Tensor:
@@ -102,7 +154,7 @@ def info_nce_within(a: Tensor, b: Tensor, temperature: float, block: int = 1024)
     total = a.new_zeros(())
     for start in range(0, len(a), block):
         total = total + checkpoint(of_block, start, a[start : start + block], both, use_reentrant=False, preserve_rng_state=False)  # type: ignore[operator]
-    return total / max(len(a), 1)
+    return total / len(a)
 
 
 def alignment(a: Tensor, b: Tensor) -> Tensor:
@@ -224,6 +276,16 @@ def l2_of_batch(*embeddings: Tensor) -> Tensor:
     """Half the summed squared norm of embeddings (B, D), divided by B: the regulariser of LightGCN and BPR."""
     total = sum((_HalfSquares.apply(e) for e in embeddings), start=embeddings[0].new_zeros(()))  # type: ignore[no-untyped-call]
     return total / len(embeddings[0])
+
+
+def l2_of_rows(count: int, *named: tuple[Tensor, Tensor]) -> Tensor:
+    """`l2_of_batch` of the rows that codes name, for pairs of a table (N, D) and codes of any shape, divided by `count`: each row is read once, and the
+    gradient holds these rows alone."""
+    total = named[0][0].new_zeros(())
+    for table, codes in named:
+        found, often = codes.unique(return_counts=True)
+        total = total + (few_rows(table, found).square().sum(1) * often).sum()
+    return total / (2 * count)
 
 
 def emb_loss(*embeddings: Tensor) -> Tensor:

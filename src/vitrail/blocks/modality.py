@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.fft import dct
 from torch import Tensor, nn
 
-from vitrail.blocks.embed import bag, rows
+from vitrail.blocks.embed import bag, few_rows, rows
 
 INTEGERS = hasattr(torch, "_int_mm")
 """Whether bytes can be multiplied as they are."""
@@ -29,11 +29,10 @@ class Modalities(nn.Module):
         self.names = list(vectors)
         self.maps = nn.ModuleList(projector(values.shape[1], dim, hidden) for values in vectors.values())
         for place, name in enumerate(self.names):
-            values = vectors[name].clone()
             if trained:
-                self.register_parameter(f"values_{place}", nn.Parameter(values))
+                self.register_parameter(f"values_{place}", nn.Parameter(vectors[name].clone()))
             else:
-                self.register_buffer(f"values_{place}", values, persistent=False)
+                self.register_buffer(f"values_{place}", vectors[name], persistent=False)
             self.register_buffer(f"mask_{place}", masks[name], persistent=False)
 
     def has(self, place: int, items: Tensor | None = None) -> Tensor:
@@ -44,11 +43,12 @@ class Modalities(nn.Module):
     def forward(self, place: int, items: Tensor | None = None) -> Tensor:
         """Item codes (...,), or none for all (N,) -> (..., D); meaningless where an item lacks this kind."""
         values: Tensor = getattr(self, f"values_{place}")
-        if items is None or items.numel() > len(values):  # a batch may name more rows than there are
-            projected: Tensor = self.maps[place](values)
-            return projected if items is None else rows(projected, items)
-        picked: Tensor = self.maps[place](rows(values, items))
-        return picked
+        if items is None or items.device.type != "cpu":
+            projected: Tensor = self.maps[place](values if items is None else F.embedding(items, values))
+            return projected
+        # each item of a batch is mapped once, and what a trained table gets back is as long as these are many
+        codes, where = items.unique(return_inverse=True)
+        return rows(self.maps[place](few_rows(values, codes)), where)
 
 
 def projector(width: int, dim: int, hidden: int = 0) -> nn.Module:

@@ -60,12 +60,12 @@ class Dataset:
         counts = self.info.counts
         return f"Dataset({self.info.name!r}: {counts.get('users', 0):,} users, {counts.get('items', 0):,} items, {counts.get('events', 0):,} events)"
 
-    def _table(self, name: str) -> pl.DataFrame:
+    def _table(self, name: str, columns: list[str] | None = None) -> pl.DataFrame:
         path = self.path / f"{name}.parquet"
         if not path.exists():
             raise ArtifactError(f"{path} is missing: the data set is incomplete; ingest the data again.")
         try:
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, columns=columns)
         except (pl.exceptions.PolarsError, OSError):
             raise ArtifactError(f"{path} is damaged: it is not readable Parquet; ingest the data again.") from None
 
@@ -146,7 +146,9 @@ class Dataset:
         """(E,) part of each row of `interactions`. Raises DataError where the files did not come split."""
         if not self.info.predefined:
             raise DataError(f'Data set "{self.info.name}" did not come split: ingest with --train, --valid and --test files, or choose another split.')
-        return self.interactions["part"]
+        if "interactions" in self.__dict__:
+            return self.interactions["part"]
+        return self._table("interactions", ["part"])["part"]  # a column alone: the rest would stay in memory
 
     def log(self, *, ties: str = "seeded", seed: int = 0) -> Log:
         """The events that count, as CSR arrays sorted by user and time or position; what these leave open is ordered by a

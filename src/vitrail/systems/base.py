@@ -66,7 +66,8 @@ class Given:
     item_counts: Tensor | None = None
     """(N,) int64 training events of each item"""
     vectors: dict[str, Tensor] = field(default_factory=dict)
-    """name -> (N, D) float32; a row without content is 0 and means nothing"""
+    """name -> (N, D) float32; a row without content is 0 and means nothing. Read where they lie, in a map of the file where there is one: who changes
+    them works on a copy"""
     masks: dict[str, Tensor] = field(default_factory=dict)
     """name -> (N,) bool, true where the item has content"""
     tables: dict[str, Tensor] = field(default_factory=dict)
@@ -84,7 +85,7 @@ class Given:
         if "item_counts" in needs.given:
             facts["item_counts"] = torch.from_numpy(log.item_counts)
         read = {name: (content or {})[name] for name in needs.vectors}
-        facts["vectors"] = {name: torch.from_numpy(np.array(found.values, dtype=np.float32)) for name, found in read.items()}
+        facts["vectors"] = {name: torch.from_numpy(np.asarray(found.values, dtype=np.float32)) for name, found in read.items()}
         facts["masks"] = {name: torch.from_numpy(found.mask.copy()) for name, found in read.items()}
         told: dict[str, Any] = {}
         if "attributes" in needs.given and items is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 from functools import cache
 from importlib.metadata import entry_points
@@ -67,9 +68,22 @@ def names() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def _near(name: str) -> None:
+    """Import the file that is called as the system is, if there is one: the others take time and memory."""
+    if not re.fullmatch("[a-z0-9-]+", name):
+        return
+    for family in pkgutil.iter_modules(package.__path__):
+        module = f"{package.__name__}.{family.name}.{name.replace('-', '_')}"
+        if family.ispkg and importlib.util.find_spec(module):
+            importlib.import_module(module)
+
+
 def find(name: str) -> type[System]:
     """The class of a system. Raises SettingError with a suggestion."""
-    discover()
+    if name not in _REGISTRY:
+        _near(name)
+    if name not in _REGISTRY:
+        discover()
     if name not in _REGISTRY:
         raise unknown("system", name, _REGISTRY)
     return _REGISTRY[name]

@@ -253,9 +253,9 @@ class Fitter:
         """The fitted model, what it was given, and how it went; fitted again on train and valid where the protocol says so."""
         model, given = self.build(cls, config, sizes, self.split.train)
         if self.folder is not None:
-            # weights, their two moments and the best of them in a checkpoint, and the artifact with what is known of the users
+            # weights, their two moments and the best of them in a checkpoint, the best beside it, and the artifact with what is known of the users
             weights = sum(p.numel() for p in model.parameters())
-            afford_disk(20 * weights + 16 * len(self.split.known), self.folder, "This run")
+            afford_disk(24 * weights + 16 * len(self.split.known), self.folder, "This run")
         progress = self._train(model, config, self.split.train, "artifact", None, self._half() if self.protocol.refit else self.left)
         model.eval()
         if self.split.valid is not None:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vitrail.data.batchers import draws
 from vitrail.errors import VitrailError
+from vitrail.resources import give_back
 from vitrail.systems.base import System, TrainSettings
 from vitrail.train import distributed
-from vitrail.train.checkpoint import Checkpoints, Progress
+from vitrail.train.checkpoint import Best, Checkpoints, Progress
 from vitrail.train.optimise import AdamW
 from vitrail.train.progress import Bar, silent
 
@@ -48,11 +48,6 @@ def number_format(settings: TrainSettings, device: torch.device) -> AbstractCont
     """Autocast to bf16 where asked, or where a GPU has it; on a CPU fp32 is as fast for our sizes, and exact."""
     wanted = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
-
-
-def snapshot(model: System) -> dict[str, Tensor]:
-    """A copy of the weights."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def reseed(seed: int, device: torch.device) -> None:
@@ -91,7 +86,8 @@ def train(
     batcher = model.batcher(log, seed, rank, world)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = AdamW(parameters, settings.betas, settings.weight_decay)
-    progress, best = checkpoints.load(model, optimizer) if checkpoints and resume else (Progress(), None)
+    best = Best(checkpoints.run if checkpoints else None)
+    progress = checkpoints.load(model, optimizer, best) if checkpoints and resume else Progress()
     resumed, progress.cut = progress.epoch > 0 or progress.step > 0, False
     distributed.share(model, world)
     last, steps = epochs or settings.epochs, batcher.steps()
@@ -109,6 +105,7 @@ def train(
         while progress.epoch < last and not progress.finished:
             started, epoch, mark = time.monotonic(), progress.epoch, progress.seconds
             if progress.step == 0:
+                give_back()
                 model.on_epoch(epoch, draws(seed, epoch, 0, purpose=9))
             model.train()
             seeds = draws(seed, epoch, 0, purpose=7 + 1000 * rank).integers(2**62, size=steps)
@@ -118,6 +115,8 @@ def train(
                     loss = model.loss(batch.to(device))
                 optimizer.clear()
                 loss.backward()
+                if settings.clip or world > 1:
+                    optimizer.fill()
                 distributed.average_gradients(parameters, world)
                 if settings.clip:
                     torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
@@ -139,7 +138,8 @@ def train(
             if validate and ((epoch + 1) % settings.validate_every == 0 or epoch + 1 == last):
                 record[settings.metric] = value = validate(model)
                 if progress.best_value is None or value > progress.best_value:
-                    progress.best_value, progress.best_epoch, progress.bad, best = value, epoch + 1, 0, snapshot(model)
+                    progress.best_value, progress.best_epoch, progress.bad = value, epoch + 1, 0
+                    best.keep(model.state_dict())
                 else:
                     progress.bad += 1
                 progress.finished = bool(settings.patience) and progress.bad >= settings.patience
@@ -150,10 +150,13 @@ def train(
         progress.finished = not progress.cut
     if checkpoints and rank == 0:
         checkpoint(now=True)
-    if progress.cut and best is None and validate:  # stopped before the first validation: what there is, is measured, and no resumed run knows it
-        progress.best_value, progress.best_epoch, best = validate(model), progress.epoch + 1, snapshot(model)
-    if best is not None:
-        model.load_state_dict(best)
+    optimizer.forget()
+    if progress.cut and not best and validate:  # stopped before the first validation: what there is, is measured, and no resumed run knows it
+        progress.best_value, progress.best_epoch = validate(model), progress.epoch + 1
+        best.keep(model.state_dict())
+    if best:
+        model.load_state_dict(best.tensors())
+        best.clear()
     return Trained(progress, resumed)
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 EPS = 1e-8
 """Added to the root of the second moment."""
+BLOCK = 1 << 18
+"""Numbers of a table that are stepped at a time where its gradient holds some of its rows."""
 
 
 class AdamW:
@@ -34,17 +36,47 @@ class AdamW:
             if n not in self._state:
                 # the moments lie in memory as the parameter does: the kernel reads all of them in one order
                 self._state[n] = torch.zeros((), device=p.device), torch.zeros_like(p), torch.zeros_like(p)
-        steps, first, second = ([self._state[n][place] for n, _, _ in moved] for place in range(3))
-        torch._foreach_add_(steps, 1)
+        torch._foreach_add_([self._state[n][0] for n, _, _ in moved], 1)
+        whole = [(p, g, *self._state[n]) for n, p, g in moved if not g.is_sparse]
+        if whole:
+            self._apply(lr, *map(list, zip(*whole, strict=True)))
+        for n, p, g in moved:
+            if g.is_sparse:
+                self._by_blocks(lr, p, g.coalesce(), *self._state[n])
+
+    def _apply(self, lr: float, tables: list[Tensor], gradients: list[Tensor], steps: list[Tensor], first: list[Tensor], second: list[Tensor]) -> None:
         torch._fused_adamw_(
-            [p for _, p, _ in moved], [g for _, _, g in moved], first, second, [], steps, lr=lr, beta1=self._betas[0], beta2=self._betas[1],
+            tables, gradients, first, second, [], steps, lr=lr, beta1=self._betas[0], beta2=self._betas[1],
             weight_decay=self._decay, eps=EPS, amsgrad=False, maximize=False,
         )  # fmt: skip
+
+    def _by_blocks(self, lr: float, p: Tensor, gradient: Tensor, step: Tensor, first: Tensor, second: Tensor) -> None:
+        """The step of a table of which the gradient holds some rows; the others have one of 0, which still moves them. Blocks lie in the cache."""
+        rows, values, size = gradient.indices()[0], gradient.values(), max(1, BLOCK // p.shape[1])
+        room = torch.zeros(min(size, len(p)), *p.shape[1:], dtype=p.dtype, device=p.device)
+        starts = range(0, len(p), size)
+        bounds = torch.searchsorted(rows, torch.tensor([*starts, len(p)], device=rows.device)).tolist()
+        for start, a, b in zip(starts, bounds, bounds[1:], strict=False):
+            part, there = slice(start, start + size), rows[a:b] - start
+            room[there] = values[a:b]
+            self._apply(lr, [p[part]], [room[: len(p) - start]], [step], [first[part]], [second[part]])
+            room[there] = 0.0
+
+    def fill(self) -> None:
+        """Make gradients that hold some rows whole, for what reads all gradients as they are."""
+        for p in self._parameters:
+            if p.grad is not None and p.grad.is_sparse:
+                p.grad = p.grad.to_dense()
 
     def clear(self) -> None:
         """Forget the gradients."""
         for p in self._parameters:
             p.grad = None
+
+    def forget(self) -> None:
+        """Forget gradients and moments: training is over."""
+        self.clear()
+        self._state = {}
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as `<index of the parameter>.<name>` -> tensor."""

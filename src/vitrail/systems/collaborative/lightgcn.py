@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vitrail.blocks.edges import Edges
-from vitrail.blocks.embed import Init, rows
-from vitrail.blocks.graph import layers, mean_of_layers
-from vitrail.blocks.loss import l2_of_batch
+from vitrail.blocks.embed import Init
+from vitrail.blocks.graph import layers, mean_of_tables
+from vitrail.blocks.loss import l2_of_rows
 from vitrail.config import NonNegativeFloat, NonNegativeInt, Rate
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
@@ -69,17 +69,17 @@ class LightGCN(Graph, IdTables):
     def nodes(self) -> tuple[Tensor, Tensor]:
         if self.training and self.config.edge_drop:
             mean = self._thinned()
+            users, items = mean[: len(self.users)], mean[len(self.users) :]
         else:
-            mean = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)  # type: ignore[arg-type]
-        if self.config.readout == "sum":
-            mean = mean * (self.config.layers + 1)
-        return mean[: len(self.users)], mean[len(self.users) :]
+            users, items = mean_of_tables(self.adjacency, self.users, self.items, self.config.layers)
+        scale = self.config.layers + 1 if self.config.readout == "sum" else 1
+        return (users, items) if scale == 1 else (users * scale, items * scale)
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
         if not self.config.l2 or not self.config.layers:
             return 0.0
-        items = rows(self.items, torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)]))
-        return self.config.l2 * l2_of_batch(rows(self.users, batch.users), items)
+        items = torch.stack([batch.items, batch.negatives[..., 0].expand_as(batch.items)])
+        return self.config.l2 * l2_of_rows(len(batch.items), (self.users, batch.users), (self.items, items))
 
     def ridge(self) -> float:
         return 0.0 if self.config.layers else float(self.config.l2)

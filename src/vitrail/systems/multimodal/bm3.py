@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.blocks.drop import dropout
 from vitrail.blocks.embed import rows
-from vitrail.blocks.graph import mean_of_layers
+from vitrail.blocks.graph import mean_of_tables
 from vitrail.blocks.loss import emb_loss
 from vitrail.blocks.modality import Modalities, mean_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
@@ -76,8 +76,8 @@ class BM3(Factors, IdTables):
 
     def nodes(self) -> tuple[Tensor, Tensor]:
         """(U, D), (N, D): the mean over layers, and for items their own vector once more."""
-        mean = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers)
-        return mean[: self.sizes.users], mean[self.sizes.users :] + self.items
+        users, items = mean_of_tables(self.adjacency, self.users, self.items, self.config.layers)
+        return users, items + self.items
 
     def target(self, vectors: Tensor) -> Tensor:
         """The view that is looked at and not moved: without gradient, dropped out."""
@@ -117,7 +117,7 @@ class BM3(Factors, IdTables):
 
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
-        content = sum(sizes.vectors.values()) * sizes.items * 4 * (6 if config.features == "trained" else 2)
+        content = sum(sizes.vectors.values()) * sizes.items * 4 * (5 if config.features == "trained" else 1)
         return 20 * (sizes.users + sizes.items) * config.dim + content + 40 * events
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitrail.blocks.graph import bipartite_adjacency, mean_of_layers
+from vitrail.blocks.graph import bipartite_adjacency, mean_of_layers, mean_of_tables
 from vitrail.blocks.item_graph import Edges, ItemGraph
 from vitrail.blocks.modality import Modalities, mean_where
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Rate
@@ -98,11 +98,10 @@ class FREEDOM(Graph, IdTables, Alike):
 
     def nodes(self) -> tuple[Tensor, Tensor]:
         A = self.thinned() if self.training and self.config.drop > 0 else self.adjacency
-        mean, alike = mean_of_layers(A, torch.cat([self.users, self.items]), self.config.layers), self.items
+        (users, items), alike = mean_of_tables(A, self.users, self.items, self.config.layers), self.items
         for _ in range(self.config.item_layers):
             alike = self.graph(alike)
-        users = self.sizes.users
-        return mean[:users], mean[users:] + (alike if self.config.item_layers else 0.0)
+        return users, items + (alike if self.config.item_layers else 0.0)
 
     def layered(self) -> dict[str, Tensor]:
         """What the vectors of items (N, D) are a sum of: `behaviour`, and by name what each kind of content carries over from alike items."""
@@ -137,5 +136,5 @@ class FREEDOM(Graph, IdTables, Alike):
 
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
-        content = sum(sizes.vectors.values()) * sizes.items * 4 * (6 if config.features == "trained" else 2)
+        content = sum(sizes.vectors.values()) * sizes.items * 4 * (5 if config.features == "trained" else 1)
         return super().memory(config, sizes, events) + content + 4096 * sizes.items + 48 * len(config.vectors) * config.neighbours * sizes.items

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.embed import bag, rows, table
-from vitrail.blocks.graph import mean_of_layers
+from vitrail.blocks.graph import mean_of_tables
 from vitrail.blocks.hypergraph import CoUsers, ItemHypergraph
 from vitrail.blocks.loss import info_nce_within
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -87,11 +87,11 @@ class MMHCL(Graph, IdTables):
         return users, items
 
     def nodes(self) -> tuple[Tensor, Tensor]:
-        mean, n = mean_of_layers(self.adjacency, torch.cat([self.users, self.items]), self.config.layers), self.sizes.users
+        users, items = mean_of_tables(self.adjacency, self.users, self.items, self.config.layers)
         if not self.joined:
-            return mean[:n], mean[n:]
+            return users, items
         self._second = self.second()
-        return mean[:n] + F.normalize(self._second[0], dim=1), mean[n:] + F.normalize(self._second[1], dim=1)
+        return users + F.normalize(self._second[0], dim=1), items + F.normalize(self._second[1], dim=1)
 
     def ridge(self) -> float:
         return float(self.config.l2)
