@@ -129,8 +129,10 @@ def record(
     groups: dict[tuple[str, str, str, float], list[Job]] = {}
     for job in found:
         groups.setdefault((job.system, job.what, job.kind, job.level), []).append(job)
+    order = {what: n for n, what in enumerate(("without", ANEW, "missing", "noise"))}
     rows = []
-    for (system, what, kind, level), own in groups.items():
+    for system, what, kind, level in sorted(groups, key=lambda g: (list(kinds).index(g[0]), kinds[g[0]].index(g[2]), order[g[1]], g[3])):
+        own = groups[system, what, kind, level]
         values = [found[job]["value"] for job in own]
         whole = sum(wholes[system][job.seed] for job in own)
         rows.append({
@@ -138,8 +140,6 @@ def record(
             "sd": statistics.stdev(values) if len(values) > 1 else None, "share": sum(values) / whole if whole else None, "n": len(values),
             "cut": any(found[job].get("cut") for job in own),
         })  # fmt: skip
-    order = {what: n for n, what in enumerate(("without", ANEW, "missing", "noise"))}
-    rows.sort(key=lambda row: (list(kinds).index(row["system"]), kinds[row["system"]].index(row["kind"]), order[row["what"]], row["level"]))
     after = {name: [found[job]["moved"] for job in found if job.system == name and job.what != ANEW] for name in kinds}
     still = [name for name, moves in after.items() if moves and not any(moves)]
     result = {
