@@ -38,7 +38,8 @@ def load() -> list[float]:
 
 def _told(words: list[str]) -> list[str]:
     """The options, without the places of one machine: whoever repeats it has others."""
-    return [word for before, word in zip(["", *words], words, strict=False) if not {"--work", "--mmrec"} & {before, word}]
+    places = {"--work", "--mmrec", "--out", "--data", "--vectors"}
+    return [word for before, word in zip(["", *words], words, strict=False) if not places & {before, word}]
 
 
 def save(name: str, results: dict[str, Any], goals: Sequence[dict[str, Any]], *, before: list[float], settings: dict[str, Any] | None = None) -> int:
