@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from vitrail.data.log import Log
 from vitrail.data.schema import Needs
-from vitrail.data.vectors import Vectors, VectorsInfo
+from vitrail.data.vectors import Vectors, VectorsInfo, read_vectors, write_vectors
+from vitrail.data.vocabulary import Vocabulary
 from vitrail.systems.base import Can, ContentSettings, Given, Sizes, System
 
 LOG = Log(np.array([0, 2, 3]), np.array([0, 1, 1], dtype=np.int32), 3)
@@ -23,8 +26,16 @@ def test_exactly_what_is_declared_and_back() -> None:
     again = Given.from_tensors(tensors)
     assert torch.equal(again.vectors["text"], torch.from_numpy(TEXT.values)) and again.masks["text"].tolist() == [True, False, True]
     assert again.item_counts is not None and again.item_counts.tolist() == [1, 2, 0]
+
+
+def test_content_is_read_where_it_lies(tmp_path: Path) -> None:
+    ids = Vocabulary.of(["a", "b", "c"])
+    write_vectors(tmp_path, "text", TEXT.values, ids.ids.to_list(), encoder="hand", kind="text")
+    given = Given.of(LOG, Needs(vectors=("text",)), {"text": read_vectors(tmp_path, "text", ids)})
+    before = given.vectors["text"].clone()
     given.vectors["text"][0] = 9.0
-    assert TEXT.values[0, 0] == 1.0, "what a system changes is its own"
+    again = Given.of(LOG, Needs(vectors=("text",)), {"text": read_vectors(tmp_path, "text", ids)})
+    assert torch.equal(again.vectors["text"], before), "nothing is written back"
 
 
 def test_settings_say_which_vectors_and_abilities_follow_settings() -> None:
