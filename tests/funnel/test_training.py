@@ -1,5 +1,7 @@
 """The ranker's training data: from the past only, as retrieval finds candidates."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,14 +10,17 @@ import torch
 import vitrail.train.fit as fitting
 from vitrail.data.dataset import Dataset
 from vitrail.data.declared import Asked
+from vitrail.data.features import learn
+from vitrail.data.fields import FieldSettings
+from vitrail.data.impressions import make_impressions
 from vitrail.data.log import Log
-from vitrail.data.splits import parse_split
+from vitrail.data.splits import Shown, parse_split
 from vitrail.errors import DataError, SettingError
 from vitrail.files import read_json
 from vitrail.funnel.build import load_funnel, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.sources import SystemSource
-from vitrail.funnel.training import MIXES, NEWEST, _requests, impressions, moments, try_mixes
+from vitrail.funnel.training import MIXES, NEWEST, _requests, _write, impressions, moments, try_mixes
 from vitrail.systems import base, registry
 
 
@@ -146,6 +151,37 @@ def test_a_horizon_counts_the_next_events_alone(shop, made):
     assert table["request"].n_unique() == table.height
     places = requests[table["request"].cast(pl.Int64).to_numpy()]
     assert (log.items[places] == shop.item_ids.encode(table["item"])).all()
+
+
+@pytest.mark.parametrize("horizon", [None, 2])
+def test_no_label_is_a_feature_before_it_is_known(shop, made, tmp_path, horizon):
+    """Whatever came of a row, the features of the rows up to the moment at which that is known stay as they are; what comes later counts it."""
+    file, log, sources, ties, requests, (_, _, t2), _ = made
+    near = file.model_copy(update={"rank": file.rank.model_copy(update={"horizon": horizon})})
+    table = impressions(near, shop, log, sources, ties, requests, t2, None)
+    _write(tmp_path / "rows", shop, table, t2)
+    split = make_impressions(Dataset(tmp_path / "rows"), Shown())
+    settings = FieldSettings(features={"worth": {"kind": "rate", "by": "item", "source": "impressions", "hit": "clicked > 0"}})
+    features, _ = learn(Dataset(tmp_path / "rows"), split, settings, length=5)
+    rates = [place for place, f in enumerate(features.spec.owned("event")) if f.name in ("item rate", "worth")]
+    rows, edge = split.shown, log.times[requests[len(requests) - int(NEWEST * len(requests))]]
+    before, late = features.fill(rows).fields, 0
+    places = {(int(log.users[place]), int(log.times[place])): place for place in requests[::-1]}
+    for row in np.random.default_rng(0).choice(len(rows), 25, replace=False):
+        labels = rows.labels.copy()
+        labels[row] = 1 - labels[row]
+        after = features.showing([replace(rows, labels=labels)]).fill(rows).fields
+        changed = (before != after).any(1)
+        end = edge if rows.times[row] < edge else t2
+        place = places[int(rows.users[row]), int(rows.times[row])]
+        coming = log.times[place : log.indptr[log.users[place] + 1]]
+        coming = coming[coming < end][:horizon]
+        over = horizon is not None and len(coming) == horizon
+        assert rows.known[row] == (coming[-1] if over else end - 1) >= coming.max()
+        assert set(np.flatnonzero((before != after).any(0))) <= set(rates)
+        assert not changed[rows.times <= rows.known[row]].any()
+        late += int(changed.any())
+    assert late > 0 or horizon is None, "once it is known it counts; where that is the end, no training row saw a rate, and it has one bucket"
 
 
 def test_the_whole_protocol_with_a_fake(shop, keys, fake, tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def train_rank(
         fit_source(source, dataset, earlier, folder / "early" / source.label, file.seed, device, quiet, say, what="fitting, one step earlier,")
     home = folder / "rank-data"
     shaped = [file.rank.horizon, file.rank.negatives, file.rank.requests, file.fuse.model_dump(), file.filter.model_dump()]
-    mark = fingerprint([*shaped, dataset.fingerprint, t0, t1, t2, file.seed, "training ends where validation begins"])
+    mark = fingerprint([*shaped, dataset.fingerprint, t0, t1, t2, file.seed, "training ends where validation begins", "outcomes are counted once known"])
     if not (home / "made.json").exists() or read_json(home / "made.json") != mark:
         say("asking retrieval in the name of the past")
         sources, base = open_sources(file, folder / "early")
@@ -129,8 +129,9 @@ def _requests(log: Log, t1: int, t2: int, most: int) -> Int64:
 
 def _asked(
     file: FunnelFile, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any, edge: int = 0
-) -> Iterator[tuple[Int64, Sets, Fused, npt.NDArray[np.bool_], Int64]]:
-    """Block by block: places of the requests in the log, histories, candidates, which of these are among the next events, the times.
+) -> Iterator[tuple[Int64, Sets, Fused, npt.NDArray[np.bool_], Int64, Int64]]:
+    """Block by block: places of the requests in the log, histories, candidates, which of these are among the next events, the times, and when that is known:
+    at the last of the next events, or at the end where fewer come.
 
     A request before the moment `edge` knows nothing from then on: else what its person takes afterwards would be learned, and then asked for.
     """
@@ -149,18 +150,20 @@ def _asked(
         ask = Ask(histories, allowed, histories if file.filter.seen else None, now)
         found = [source.search(ask, k) for source, k in zip(sources, widths, strict=True)]
         fused = fuse(found, weights, log.n_items, ties, file.fuse)
-        known = np.where(now < edge, early[owner], ends[owner])
-        stops = known if horizon is None else np.minimum(known, places + horizon)
+        last = np.where(now < edge, early[owner], ends[owner])
+        stops = last if horizon is None else np.minimum(last, places + horizon)
+        over = np.zeros(len(places), dtype=bool) if horizon is None else places + horizon <= last
+        known = np.where(over, log.times[stops - 1], np.where(now < edge, edge, t2) - 1)
         coming = log.spans(owner, places, stops)
         keys = np.repeat(np.arange(len(places)), coming.lengths.numpy()) * log.n_items + coming.items.numpy()
         taken = np.isin(np.arange(len(places))[:, None] * log.n_items + fused.codes, keys) & (fused.codes >= 0)
-        yield places, histories, fused, taken, now
+        yield places, histories, fused, taken, now, known
 
 
 def impressions(
     file: FunnelFile, dataset: Dataset, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any
 ) -> pl.DataFrame:
-    """Rows as impressions.parquet has them: user, item, timestamp, clicked, request, part, and what retrieval says of each candidate.
+    """Rows as impressions.parquet has them: user, item, timestamp, outcome_known, clicked, request, part, and what retrieval says of each candidate.
 
     Of each request with a success among its candidates: all successes, and as many others as asked. Raises DataError where nothing was ever found.
     """
@@ -170,7 +173,7 @@ def impressions(
     frames, done = [], 0
     assert log.times is not None
     moment = int(log.times[requests[edge]])
-    for places, histories, fused, taken, now in _asked(file, log, sources, ties, requests, t2, allowed, moment):
+    for places, histories, fused, taken, now, known in _asked(file, log, sources, ties, requests, t2, allowed, moment):
         draw = np.where(taken, -1.0, np.where(fused.codes >= 0, rng.random(taken.shape), np.inf))
         rank = np.argsort(np.argsort(draw, axis=1, kind="stable"), axis=1, kind="stable")
         keep = (taken | ((rank < taken.sum(1, keepdims=True) + file.rank.negatives) & np.isfinite(draw))) & taken.any(1, keepdims=True)
@@ -183,6 +186,7 @@ def impressions(
                     "user": dataset.user_ids.decode_series(histories.users.numpy()[row]),
                     "item": dataset.item_ids.decode_series(fused.codes[row, column]),
                     "timestamp": pl.Series(now[row]).cast(pl.Datetime("us", "UTC")),
+                    "outcome_known": pl.Series(known[row]).cast(pl.Datetime("us", "UTC")),
                     "clicked": taken[row, column].astype(np.float64),
                     "request": pl.Series(number).cast(pl.String),
                     # a ranker's split wants a test part; the last tenth of the requests it is selected on is that, and nobody reads it
@@ -226,7 +230,7 @@ def try_mixes(
     discount = 1.0 / np.log2(np.arange(2, 12))
     tried = (*MIXES, 1.0)
     gained = np.zeros(len(tried))
-    for _, histories, fused, taken, now in _asked(file, log, sources, ties, requests, t2, allowed):
+    for _, histories, fused, taken, now, _ in _asked(file, log, sources, ties, requests, t2, allowed):
         order = ranking.order(fused, ranking.scores(histories, fused, now))
         ideal = np.cumsum(discount)[np.minimum(np.maximum(taken.sum(1), 1), 10) - 1]
         for place, mix in enumerate(tried):
