@@ -20,7 +20,7 @@ from vitrail.files import read_json
 from vitrail.funnel.build import load_funnel, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.sources import SystemSource
-from vitrail.funnel.training import MIXES, NEWEST, _requests, _write, impressions, moments, try_mixes
+from vitrail.funnel.training import MIXES, NEWEST, _asked, _requests, _static_requests, _write, impressions, moments, try_mixes
 from vitrail.systems import base, registry
 
 
@@ -68,6 +68,12 @@ def test_requests_have_a_past_and_lie_in_between():
     assert _requests(log, 5, 8, 2).tolist() == [4, 2]
     with pytest.raises(DataError, match="Fewer than 2"):
         _requests(log, 6, 7, 10)
+
+
+def test_static_requests_are_the_first_events_from_a_moment_on_of_who_has_a_past():
+    log = Log(np.array([0, 3, 5, 8]), np.zeros(8, dtype=np.int32), 1, np.array([1, 5, 7, 5, 6, 2, 3, 9]))
+    assert _static_requests(log, 5, 9).tolist() == [1]  # the second has nothing before 5, the third nothing within
+    assert _static_requests(log, 5, 10).tolist() == [1, 7]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +148,36 @@ def test_the_mix_is_chosen_where_it_is_better(made):
     good, bad = (try_mixes(file, model, log, sources, ties, requests, t2, None) for model in (FakeRanker(), Noise()))
     assert set(good) == {*MIXES, 1.0} and len(set(good.values())) == 1  # it orders as retrieval does
     assert bad[0.0] < bad[1.0] == good[1.0]
+
+
+def test_the_mix_of_static_requests_is_by_all_that_comes_after_one_moment(made):
+    file, log, sources, ties, requests, (_, _, t2), _ = made
+    near = file.model_copy(update={"rank": file.rank.model_copy(update={"horizon": 1})})
+    moment = int(log.times[requests[len(requests) // 2]])
+    asked = _static_requests(log, moment, t2)
+    seen = []
+    for places, histories, fused, taken, now, known in _asked(near, log, sources, ties, asked, t2, None, at=moment):
+        assert (now == moment).all() and (known == t2 - 1).all() and int(histories.times.max()) < moment
+        for row, user in enumerate(log.users[places]):
+            span = slice(log.indptr[user], log.indptr[user + 1])
+            coming = set(log.items[span][(log.times[span] >= moment) & (log.times[span] < t2)].tolist())
+            assert [code in coming for code in fused.codes[row].tolist()] == taken[row].tolist()
+        seen += places.tolist()
+    assert seen == asked.tolist() and len(seen) > 10
+    found = try_mixes(near, FakeRanker(), log, sources, ties, asked, t2, None, at=moment)
+    assert found != try_mixes(near, FakeRanker(), log, sources, ties, asked, t2, None)
+
+
+@pytest.mark.parametrize("rolling", [True, False])
+def test_rolling_and_static_each_have_a_mix(keys, fake, tmp_path, monkeypatch, rolling):
+    """The one by which the split asks is the funnel's own; each way is measured with its own."""
+    values = {None: {0.0: 0.1, 0.25: 0.3, 0.5: 0.2, 0.75: 0.2, 1.0: 0.9}, "static": {0.0: 0.1, 0.25: 0.2, 0.5: 0.2, 0.75: 0.3, 1.0: 0.0}}
+    monkeypatch.setattr("vitrail.funnel.training.try_mixes", lambda *_, at=None: values[None if at is None else "static"])
+    monkeypatch.setattr("vitrail.funnel.build.load_funnel", lambda folder: folder)
+    file = FunnelFile.of({**keys, "split": f"temporal:rolling={str(rolling).lower()}", "rank": {"system": "fake-ranker", "negatives": 2}})
+    chosen = read_json(run_funnel(file, tmp_path / "out") / "funnel.json")["chosen"]
+    assert chosen["mixes"] == {"rolling": 0.25, "static": 0.75} and chosen["mix"] == (0.25 if rolling else 0.75)
+    assert chosen["validation"]["rolling"]["1"] == 0.9 and set(chosen["validation"]) == {"rolling", "static"}
 
 
 def test_a_horizon_counts_the_next_events_alone(shop, made):
