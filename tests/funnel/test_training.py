@@ -175,6 +175,9 @@ def test_rolling_and_static_each_have_a_mix(keys, fake, tmp_path, monkeypatch, r
     monkeypatch.setattr("vitrail.funnel.training.try_mixes", lambda *_, at=None: values[None if at is None else "static"])
     monkeypatch.setattr("vitrail.funnel.build.load_funnel", lambda folder: folder)
     file = FunnelFile.of({**keys, "split": f"temporal:rolling={str(rolling).lower()}", "rank": {"system": "fake-ranker", "negatives": 2}})
+    few = read_json(run_funnel(file, tmp_path / "few") / "funnel.json")["chosen"]
+    assert few["mixes"] == {"rolling": 0.25} and few["mix"] == 0.25, "too few people have something to come for a choice of its own"
+    monkeypatch.setattr("vitrail.funnel.training.FEWEST", 10)
     chosen = read_json(run_funnel(file, tmp_path / "out") / "funnel.json")["chosen"]
     assert chosen["mixes"] == {"rolling": 0.25, "static": 0.75} and chosen["mix"] == (0.25 if rolling else 0.75)
     assert chosen["validation"]["rolling"]["1"] == 0.9 and set(chosen["validation"]) == {"rolling", "static"}

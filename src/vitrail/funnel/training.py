@@ -37,6 +37,8 @@ NEWEST = 0.2
 """Share of the ranker's requests on which it is selected: the newest."""
 MIXES = (0.0, 0.25, 0.5, 0.75)
 """Weights of the retrieval order that are tried."""
+FEWEST = 100
+"""Static requests from which a weight is chosen; with fewer, whose NDCG@10 is chance, static asking takes that of rolling."""
 
 
 def moments(log: Log, settings: Temporal) -> tuple[int, int, int]:
@@ -63,7 +65,7 @@ def train_rank(
     file: FunnelFile, folder: Path, dataset: Dataset, split: SplitSettings | None, device: str, quiet: bool, say: Any
 ) -> dict[str, Any]:
     """Fit the system of the rank stage into `folder`/rank -> {mix: weight of the retrieval order that did best on its validation requests, asked as the
-    split asks; mixes: {rolling and static: the best asked so}; validation: {rolling and static: {weight: NDCG@10 there}}}.
+    split asks; mixes: {rolling and, from FEWEST requests on, static: the best asked so}; validation: {the same ways: {weight: NDCG@10 there}}}.
 
     Raises SettingError where the split is not in time, DataError where requests or successes are too few.
     """
@@ -114,7 +116,7 @@ def train_rank(
     told = (file, fitted.recommender.model, log, sources, base._ties.numpy())
     cut = int(log.times[newest[0]])  # type: ignore[index]
     found = {"rolling": try_mixes(*told, newest, t2, allowed)}
-    if len(everybody := _static_requests(log, cut, t2)):
+    if len(everybody := _static_requests(log, cut, t2)) >= FEWEST:
         found["static"] = try_mixes(*told, everybody, t2, allowed, at=cut)
     mixes = {way: max(MIXES, key=lambda mix: (values[mix], -mix)) for way, values in found.items()}
     return {
