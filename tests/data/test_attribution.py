@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from vitrail.data.dataset import write_dataset
+from vitrail.data.declared import Asked
 from vitrail.data.features import learn
 from vitrail.data.fields import FieldSettings
 from vitrail.data.impressions import make_impressions
@@ -88,10 +89,29 @@ def test_what_is_counted_of_items_waits_until_the_window_is_over(tmp_path):
     x = np.array([data.item_ids.code("x")])
     for day, wanted in ((4, np.nan), (4.01, 1.0), (5.01, 0.5), (9.51, 2 / 3)):
         now = np.array([round(day * DAY)])
-        from vitrail.data.declared import Asked
-
         rates = features.shown.rate(x, now)[0], features.declared.values(["bought"], Asked(np.array([0]), x, now))["bought"][0]
         assert rates == pytest.approx((wanted, wanted), nan_ok=True), day
+
+
+def test_rows_may_tell_when_their_outcome_is_known(tmp_path):
+    """`outcome_known` of each row: the rates see it strictly after that, and one that is empty from when it was shown."""
+    data = shop(tmp_path / "d", SHOWN, EVENTS)
+    table = data.impressions.with_columns(clicked=pl.when(pl.col("item") == "x").then(1.0).otherwise(0.0))
+    known = table.with_columns(outcome_known=pl.when(pl.col("user") == "a").then(pl.col("timestamp") + pl.duration(days=2)))
+    data = write_dataset(tmp_path / "k", DatasetInfo(name="shop", order="timestamp"), data.interactions, impressions=known)
+    split = make_impressions(data, Shown())
+    assert "outcome_known" not in split.train.context and (split.train.known - split.train.times).tolist() == [2 * DAY] * 3 + [0] * 2
+    declared = {"shown": {"kind": "count", "by": "item", "source": "impressions"}}
+    features, _ = learn(data, split, FieldSettings(features=declared), length=5)
+    x = np.array([data.item_ids.code("x")])
+    for day, wanted in ((2, 0.0), (2.01, 1.0), (3, 1.0), (3.01, 2.0), (8.5, 2.0), (8.51, 3.0)):
+        now = np.array([round(day * DAY)])
+        assert features.shown.count(x, now)[0] == features.declared.values(["shown"], Asked(np.array([0]), x, now))["shown"][0] == wanted, day
+    assert make_impressions(data, Shown(within="3d")).train.known is None, "a declared window has a moment of its own"
+    soon = known.with_columns(outcome_known=stamp([0.5] * len(known)))
+    early = write_dataset(tmp_path / "e", DatasetInfo(name="shop", order="timestamp"), data.interactions, impressions=soon)
+    with pytest.raises(DataError, match="an outcome_known before their timestamp"):
+        make_impressions(early, Shown())
 
 
 def test_what_cannot_be_is_a_sentence(tmp_path):

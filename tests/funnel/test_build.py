@@ -103,6 +103,15 @@ def test_every_stage_is_measured(built, shop):
     assert any(record.get("system") == "shop" for record in read(shop.path))
 
 
+def test_each_way_of_asking_is_measured_with_its_own_mix(built):
+    funnel = load_funnel(built[1] / "out", seed=0)
+    as_built = evaluate_funnel(funnel, requests=1).asked
+    funnel.info["chosen"] = {"mix": 0.5, "mixes": {"static": 1.0}}  # retrieval alone
+    asked = evaluate_funnel(funnel, requests=1).asked
+    assert funnel.ranking.mix == 0.5 and asked["rolling"].stages[4].metrics == as_built["rolling"].stages[4].metrics
+    assert asked["static"].stages[4].metrics == asked["static"].stages[3].metrics != as_built["static"].stages[4].metrics
+
+
 def test_one_source_alone_measures_as_the_system_does(shop, tmp_path):
     """The funnel's numbers are the evaluator's, under the same protocol."""
     from vitrail.train.fit import evaluate_run

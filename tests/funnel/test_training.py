@@ -1,5 +1,7 @@
 """The ranker's training data: from the past only, as retrieval finds candidates."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,14 +10,17 @@ import torch
 import vitrail.train.fit as fitting
 from vitrail.data.dataset import Dataset
 from vitrail.data.declared import Asked
+from vitrail.data.features import learn
+from vitrail.data.fields import FieldSettings
+from vitrail.data.impressions import make_impressions
 from vitrail.data.log import Log
-from vitrail.data.splits import parse_split
+from vitrail.data.splits import Shown, parse_split
 from vitrail.errors import DataError, SettingError
 from vitrail.files import read_json
 from vitrail.funnel.build import load_funnel, run_funnel
 from vitrail.funnel.file import FunnelFile
 from vitrail.funnel.sources import SystemSource
-from vitrail.funnel.training import MIXES, NEWEST, _requests, impressions, moments, try_mixes
+from vitrail.funnel.training import MIXES, NEWEST, _asked, _requests, _static_requests, _write, impressions, moments, try_mixes
 from vitrail.systems import base, registry
 
 
@@ -63,6 +68,12 @@ def test_requests_have_a_past_and_lie_in_between():
     assert _requests(log, 5, 8, 2).tolist() == [4, 2]
     with pytest.raises(DataError, match="Fewer than 2"):
         _requests(log, 6, 7, 10)
+
+
+def test_static_requests_are_the_first_events_from_a_moment_on_of_who_has_a_past():
+    log = Log(np.array([0, 3, 5, 8]), np.zeros(8, dtype=np.int32), 1, np.array([1, 5, 7, 5, 6, 2, 3, 9]))
+    assert _static_requests(log, 5, 9).tolist() == [1]  # the second has nothing before 5, the third nothing within
+    assert _static_requests(log, 5, 10).tolist() == [1, 7]
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +150,39 @@ def test_the_mix_is_chosen_where_it_is_better(made):
     assert bad[0.0] < bad[1.0] == good[1.0]
 
 
+def test_the_mix_of_static_requests_is_by_all_that_comes_after_one_moment(made):
+    file, log, sources, ties, requests, (_, _, t2), _ = made
+    near = file.model_copy(update={"rank": file.rank.model_copy(update={"horizon": 1})})
+    moment = int(log.times[requests[len(requests) // 2]])
+    asked = _static_requests(log, moment, t2)
+    seen = []
+    for places, histories, fused, taken, now, known in _asked(near, log, sources, ties, asked, t2, None, at=moment):
+        assert (now == moment).all() and (known == t2 - 1).all() and int(histories.times.max()) < moment
+        for row, user in enumerate(log.users[places]):
+            span = slice(log.indptr[user], log.indptr[user + 1])
+            coming = set(log.items[span][(log.times[span] >= moment) & (log.times[span] < t2)].tolist())
+            assert [code in coming for code in fused.codes[row].tolist()] == taken[row].tolist()
+        seen += places.tolist()
+    assert seen == asked.tolist() and len(seen) > 10
+    found = try_mixes(near, FakeRanker(), log, sources, ties, asked, t2, None, at=moment)
+    assert found != try_mixes(near, FakeRanker(), log, sources, ties, asked, t2, None)
+
+
+@pytest.mark.parametrize("rolling", [True, False])
+def test_rolling_and_static_each_have_a_mix(keys, fake, tmp_path, monkeypatch, rolling):
+    """The one by which the split asks is the funnel's own; each way is measured with its own."""
+    values = {None: {0.0: 0.1, 0.25: 0.3, 0.5: 0.2, 0.75: 0.2, 1.0: 0.9}, "static": {0.0: 0.1, 0.25: 0.2, 0.5: 0.2, 0.75: 0.3, 1.0: 0.0}}
+    monkeypatch.setattr("vitrail.funnel.training.try_mixes", lambda *_, at=None: values[None if at is None else "static"])
+    monkeypatch.setattr("vitrail.funnel.build.load_funnel", lambda folder: folder)
+    file = FunnelFile.of({**keys, "split": f"temporal:rolling={str(rolling).lower()}", "rank": {"system": "fake-ranker", "negatives": 2}})
+    few = read_json(run_funnel(file, tmp_path / "few") / "funnel.json")["chosen"]
+    assert few["mixes"] == {"rolling": 0.25} and few["mix"] == 0.25, "too few people have something to come for a choice of its own"
+    monkeypatch.setattr("vitrail.funnel.training.FEWEST", 10)
+    chosen = read_json(run_funnel(file, tmp_path / "out") / "funnel.json")["chosen"]
+    assert chosen["mixes"] == {"rolling": 0.25, "static": 0.75} and chosen["mix"] == (0.25 if rolling else 0.75)
+    assert chosen["validation"]["rolling"]["1"] == 0.9 and set(chosen["validation"]) == {"rolling", "static"}
+
+
 def test_a_horizon_counts_the_next_events_alone(shop, made):
     file, log, sources, ties, requests, (_, _, t2), _ = made
     near = file.model_copy(update={"rank": file.rank.model_copy(update={"horizon": 1})})
@@ -146,6 +190,37 @@ def test_a_horizon_counts_the_next_events_alone(shop, made):
     assert table["request"].n_unique() == table.height
     places = requests[table["request"].cast(pl.Int64).to_numpy()]
     assert (log.items[places] == shop.item_ids.encode(table["item"])).all()
+
+
+@pytest.mark.parametrize("horizon", [None, 2])
+def test_no_label_is_a_feature_before_it_is_known(shop, made, tmp_path, horizon):
+    """Whatever came of a row, the features of the rows up to the moment at which that is known stay as they are; what comes later counts it."""
+    file, log, sources, ties, requests, (_, _, t2), _ = made
+    near = file.model_copy(update={"rank": file.rank.model_copy(update={"horizon": horizon})})
+    table = impressions(near, shop, log, sources, ties, requests, t2, None)
+    _write(tmp_path / "rows", shop, table, t2)
+    split = make_impressions(Dataset(tmp_path / "rows"), Shown())
+    settings = FieldSettings(features={"worth": {"kind": "rate", "by": "item", "source": "impressions", "hit": "clicked > 0"}})
+    features, _ = learn(Dataset(tmp_path / "rows"), split, settings, length=5)
+    rates = [place for place, f in enumerate(features.spec.owned("event")) if f.name in ("item rate", "worth")]
+    rows, edge = split.shown, log.times[requests[len(requests) - int(NEWEST * len(requests))]]
+    before, late = features.fill(rows).fields, 0
+    places = {(int(log.users[place]), int(log.times[place])): place for place in requests[::-1]}
+    for row in np.random.default_rng(0).choice(len(rows), 25, replace=False):
+        labels = rows.labels.copy()
+        labels[row] = 1 - labels[row]
+        after = features.showing([replace(rows, labels=labels)]).fill(rows).fields
+        changed = (before != after).any(1)
+        end = edge if rows.times[row] < edge else t2
+        place = places[int(rows.users[row]), int(rows.times[row])]
+        coming = log.times[place : log.indptr[log.users[place] + 1]]
+        coming = coming[coming < end][:horizon]
+        over = horizon is not None and len(coming) == horizon
+        assert rows.known[row] == (coming[-1] if over else end - 1) >= coming.max()
+        assert set(np.flatnonzero((before != after).any(0))) <= set(rates)
+        assert not changed[rows.times <= rows.known[row]].any()
+        late += int(changed.any())
+    assert late > 0 or horizon is None, "once it is known it counts; where that is the end, no training row saw a rate, and it has one bucket"
 
 
 def test_the_whole_protocol_with_a_fake(shop, keys, fake, tmp_path, monkeypatch):

@@ -38,9 +38,9 @@ def interactions(log: Log, table: pl.DataFrame | None, features: Mapping[str, Fe
 
 
 def impressions(parts: Iterable[Rows], features: Mapping[str, Feature], matures: int) -> Past:
-    """What was shown, seen `matures` microseconds after it was: once its outcome is known."""
+    """What was shown, seen once its outcome is known: at a moment of its own, or `matures` microseconds after it was."""
     wanted = wanted_of(features, "impressions")
-    found = [Past.of(rows.users, rows.items, rows.times + matures, _shown(rows), wanted) for rows in parts if rows.times is not None]
+    found = [Past.of(rows.users, rows.items, rows.seen(matures), _shown(rows), wanted) for rows in parts if rows.times is not None]
     past = found[0]
     for more in found[1:]:
         past = past.and_(more)

@@ -141,8 +141,8 @@ def _numbers(column: pl.Series) -> npt.NDArray[np.float64]:
 
 
 def _shown(n_items: int, parts: Sequence[Rows], matures: int) -> ItemPast:
-    times = np.concatenate([part.times for part in parts if part.times is not None])
-    return ItemPast(n_items, np.concatenate([part.items for part in parts]), times + matures, np.concatenate([part.labels for part in parts]))
+    items, times, labels = (np.concatenate(found) for found in zip(*((part.items, part.seen(matures), part.labels) for part in parts), strict=True))
+    return ItemPast(n_items, items, times, labels)
 
 
 def _events(log: Log) -> ItemPast | None:

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from vitrail.data.schema import DatasetInfo
 
 Int64 = npt.NDArray[np.int64]
-RESERVED = ("user", "item", "timestamp", "before", "clicked", "request", "request_id", "position", "weight", "part", "propensity", "variant")
+RESERVED = ("user", "item", "timestamp", "before", "clicked", "request", "request_id", "position", "weight", "part", "propensity", "variant",
+            "outcome_known")  # fmt: skip
 """Columns of impressions.parquet that are never features: what they say is not known when an item is ranked."""
-PER_ROW = ("times", "weights", "fields", "outcomes", "positions", "propensities")
+PER_ROW = ("times", "weights", "fields", "outcomes", "positions", "propensities", "known")
 """What rows may have beside what they must."""
 CLICKED = "clicked"
 """The success that every row tells of."""
@@ -66,9 +67,16 @@ class Rows:
     """(R,) places they were shown at, from 1, NaN where that is not known"""
     propensities: npt.NDArray[np.float32] | None = None
     """(R,) chances that they were looked at, NaN where that is not known"""
+    known: Int64 | None = None
+    """(R,) microseconds: the moments at which their labels are known, seen strictly after them; none: when they are shown"""
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def seen(self, matures: int) -> Int64:
+        """(R,) the moments strictly after which what came of each may be counted: when it is known, or `matures` microseconds after it was shown."""
+        assert self.times is not None
+        return self.times + matures if self.known is None else self.known
 
     @property
     def starts(self) -> Int64:
@@ -233,6 +241,19 @@ def _rated(dataset: Dataset, log: Log, parts: npt.NDArray[np.int8], settings: Ra
     return Rows(users, np.asarray(log.items, dtype=np.int64), labels, _stops(log, users, times, np.arange(len(log))), log, times), parts
 
 
+def _known(table: pl.DataFrame, times: Int64, name: str) -> Int64 | None:
+    """(R,) when the outcome of each row is known, as `outcome_known` tells, microseconds; where that is empty, the moment it was shown.
+
+    Raises DataError where an outcome is known before its row was shown.
+    """
+    if "outcome_known" not in table.columns:
+        return None
+    known = table["outcome_known"].dt.epoch("us").fill_null(pl.Series(times)).to_numpy().astype(np.int64)
+    if (known < times).any():
+        raise DataError(f'The impressions of data set "{name}" have an outcome_known before their timestamp: write the moment from which the outcome is known.')
+    return known
+
+
 def _shown(dataset: Dataset, settings: Shown) -> tuple[Rows, npt.NDArray[np.int8], Log, npt.NDArray[np.int8]]:
     """The rows of impressions.parquet, and the part of every event of the log: that of the rows at its time."""
     table, info = dataset.impressions, dataset.info
@@ -260,7 +281,10 @@ def _shown(dataset: Dataset, settings: Shown) -> tuple[Rows, npt.NDArray[np.int8
     weights = table["weight"].cast(pl.Float32).to_numpy() if "weight" in table.columns else None
     context = {name: table[name] for name in table.columns if name not in RESERVED}
     positions, chances = (table[name].cast(pl.Float32).fill_null(np.nan).to_numpy() if name in table.columns else None for name in ("position", "propensity"))
-    rows = Rows(users, items, table["clicked"].cast(pl.Float32).to_numpy(), stops, log, times, weights, context, positions=positions, propensities=chances)
+    rows = Rows(
+        users, items, table["clicked"].cast(pl.Float32).to_numpy(), stops, log, times, weights, context, positions=positions, propensities=chances,
+        known=None if times is None or settings.within is not None else _known(table, times, info.name),
+    )  # fmt: skip
     if settings.cut == "given" and "part" in table.columns:
         parts = table["part"].replace_strict({"train": TRAIN, "valid": VALID, "test": TEST}, return_dtype=pl.Int8).to_numpy()
     elif times is None:

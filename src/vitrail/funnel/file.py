@@ -90,7 +90,8 @@ class Rank(_Fitted):
     budget_ms: PositiveFloat | None = None
     """Milliseconds it may take in a request; then the answer is the retrieval order and says so. None: as long as it takes."""
     mix: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
-    """Weight of the retrieval order in the final one, both by reciprocal ranks; none: chosen on the ranker's validation requests, 0 for other systems."""
+    """Weight of the retrieval order in the final one, both by reciprocal ranks; none: chosen on the ranker's validation requests,
+    rolling and static each for itself; 0 for other systems."""
     horizon: PositiveInt | None = 10
     """A candidate is a success in training where it is among so many next events of the person; none: among all until the test."""
     negatives: PositiveInt = 20

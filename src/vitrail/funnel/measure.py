@@ -7,6 +7,7 @@ queries. Both ways to ask a temporal split are measured: rolling, and static bes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def evaluate_funnel(
         if funnel.ranking is not None and protocol.history_at_test == "everything before" and isinstance(settings, Temporal):
             # each query is asked when its event happens; by then a service has seen what happened to items since the fit
             funnel.ranking.observe(dataset.log(ties=settings.log_ties, seed=settings.seed), dataset.interactions)
-        asked[name] = _measure(funnel, split.test, protocol, protocol.fingerprint(dataset.fingerprint, split.settings), k, queries, progress)
+        asked[name] = _measure(_asked_as(funnel, name), split.test, protocol, protocol.fingerprint(dataset.fingerprint, split.settings), k, queries, progress)
         users = np.unique(np.concatenate([users, split.test.histories.users.numpy()]))
     milliseconds, late = _times(funnel, users, k, requests)
     evaluation = FunnelEvaluation(
@@ -142,6 +143,16 @@ def evaluate_funnel(
     )  # fmt: skip
     note = journal.append(dataset.path, {"system": funnel.name, **evaluation.as_json(), "config": funnel.info["funnel"]})
     return evaluation.model_copy(update={"warnings": [*evaluation.warnings, note]}) if note else evaluation
+
+
+def _asked_as(funnel: Funnel, way: str) -> Funnel:
+    """The funnel with the mix that was chosen for this way of asking; as it is, where none was."""
+    mixes = funnel.info.get("chosen", {}).get("mixes", {})
+    if funnel.ranking is None or way not in mixes:
+        return funnel
+    other = copy(funnel)
+    other.ranking = funnel.ranking.mixing(mixes[way])
+    return other
 
 
 def _sets(indptr: npt.NDArray[np.integer], items: npt.NDArray[np.integer]) -> Sets:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,12 @@ class Ranking:
         self._takes = set(inspect.signature(asked.score).parameters) if self.ranker else set()
         self._worker: ThreadPoolExecutor | None = None
         self._busy: Future[Float64] | None = None
+
+    def mixing(self, mix: float) -> Ranking:
+        """The same model, with another weight of the retrieval order."""
+        other = copy(self)
+        other.mix = mix
+        return other
 
     @property
     def name(self) -> str:

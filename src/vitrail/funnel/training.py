@@ -37,6 +37,8 @@ NEWEST = 0.2
 """Share of the ranker's requests on which it is selected: the newest."""
 MIXES = (0.0, 0.25, 0.5, 0.75)
 """Weights of the retrieval order that are tried."""
+FEWEST = 100
+"""Static requests from which a weight is chosen; with fewer, whose NDCG@10 is chance, static asking takes that of rolling."""
 
 
 def moments(log: Log, settings: Temporal) -> tuple[int, int, int]:
@@ -62,8 +64,8 @@ def _moment(micros: int) -> datetime:
 def train_rank(
     file: FunnelFile, folder: Path, dataset: Dataset, split: SplitSettings | None, device: str, quiet: bool, say: Any
 ) -> dict[str, Any]:
-    """Fit the system of the rank stage into `folder`/rank -> {mix: weight of the retrieval order that did best on its validation requests, validation:
-    {weight: NDCG@10 there}}.
+    """Fit the system of the rank stage into `folder`/rank -> {mix: weight of the retrieval order that did best on its validation requests, asked as the
+    split asks; mixes: {rolling and, from FEWEST requests on, static: the best asked so}; validation: {the same ways: {weight: NDCG@10 there}}}.
 
     Raises SettingError where the split is not in time, DataError where requests or successes are too few.
     """
@@ -89,7 +91,7 @@ def train_rank(
         fit_source(source, dataset, earlier, folder / "early" / source.label, file.seed, device, quiet, say, what="fitting, one step earlier,")
     home = folder / "rank-data"
     shaped = [file.rank.horizon, file.rank.negatives, file.rank.requests, file.fuse.model_dump(), file.filter.model_dump()]
-    mark = fingerprint([*shaped, dataset.fingerprint, t0, t1, t2, file.seed, "training ends where validation begins"])
+    mark = fingerprint([*shaped, dataset.fingerprint, t0, t1, t2, file.seed, "training ends where validation begins", "outcomes are counted once known"])
     if not (home / "made.json").exists() or read_json(home / "made.json") != mark:
         say("asking retrieval in the name of the past")
         sources, base = open_sources(file, folder / "early")
@@ -111,9 +113,17 @@ def train_rank(
     allowed = None if file.filter.condition is None else base._allow(file.filter.condition)
     requests = _requests(log, t1, t2, file.rank.requests)
     newest = requests[-max(int(NEWEST * len(requests)), 1) :]
-    found = try_mixes(file, fitted.recommender.model, log, sources, base._ties.numpy(), newest, t2, allowed)
-    best = max(MIXES, key=lambda mix: (found[mix], -mix))
-    return {"mix": best, "validation": {f"{mix:g}": round(value, 6) for mix, value in found.items()}}
+    told = (file, fitted.recommender.model, log, sources, base._ties.numpy())
+    cut = int(log.times[newest[0]])  # type: ignore[index]
+    found = {"rolling": try_mixes(*told, newest, t2, allowed)}
+    if len(everybody := _static_requests(log, cut, t2)) >= FEWEST:
+        found["static"] = try_mixes(*told, everybody, t2, allowed, at=cut)
+    mixes = {way: max(MIXES, key=lambda mix: (values[mix], -mix)) for way, values in found.items()}
+    return {
+        "mix": mixes["rolling"] if split.rolling else mixes.get("static", mixes["rolling"]),
+        "mixes": mixes,
+        "validation": {way: {f"{mix:g}": round(value, 6) for mix, value in values.items()} for way, values in found.items()},
+    }
 
 
 def _requests(log: Log, t1: int, t2: int, most: int) -> Int64:
@@ -127,40 +137,53 @@ def _requests(log: Log, t1: int, t2: int, most: int) -> Int64:
     return events
 
 
-def _asked(
-    file: FunnelFile, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any, edge: int = 0
-) -> Iterator[tuple[Int64, Sets, Fused, npt.NDArray[np.bool_], Int64]]:
-    """Block by block: places of the requests in the log, histories, candidates, which of these are among the next events, the times.
+def _static_requests(log: Log, moment: int, t2: int) -> Int64:
+    """Places in the log of the first event in [moment, t2) of everybody who has one, and a past before it."""
+    assert log.times is not None
+    events = np.flatnonzero((log.times >= moment) & (log.times < t2))
+    _, first = np.unique(log.users[events], return_index=True)
+    firsts = events[first]
+    return firsts[firsts > log.indptr[log.users[firsts]]]
 
-    A request before the moment `edge` knows nothing from then on: else what its person takes afterwards would be learned, and then asked for.
+
+def _asked(
+    file: FunnelFile, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any, edge: int = 0, at: int | None = None
+) -> Iterator[tuple[Int64, Sets, Fused, npt.NDArray[np.bool_], Int64, Int64]]:
+    """Block by block: places of the requests in the log, histories, candidates, which of these are among the next events, the times, and when that is known:
+    at the last of the next events, or at the end where fewer come.
+
+    A request before the moment `edge` knows nothing from then on: else what its person takes afterwards would be learned, and then asked for. With `at`
+    all are asked at that moment, before which they have nothing but their pasts, for all that comes until t2.
     """
     assert log.times is not None
     users = log.users
     weights, widths = [told.weight for told in file.retrieve], [told.k for told in file.retrieve]
     # where the events of a user before t2, and before the edge, end
     ends, early = (log.indptr[1:] - np.bincount(users[log.times >= moment], minlength=log.n_users) for moment in (t2, edge))
-    horizon = file.rank.horizon if file.rank is not None else None
+    horizon = file.rank.horizon if file.rank is not None and at is None else None
     block = block_for(log.n_items)
     for start in range(0, len(requests), block):
         places = requests[start : start + block]
         owner = users[places]
         histories = log.spans(owner, log.indptr[owner], places)
-        now = np.asarray(log.times[places])
+        now = np.asarray(log.times[places]) if at is None else np.full(len(places), at)
         ask = Ask(histories, allowed, histories if file.filter.seen else None, now)
         found = [source.search(ask, k) for source, k in zip(sources, widths, strict=True)]
         fused = fuse(found, weights, log.n_items, ties, file.fuse)
-        known = np.where(now < edge, early[owner], ends[owner])
-        stops = known if horizon is None else np.minimum(known, places + horizon)
+        last = np.where(now < edge, early[owner], ends[owner])
+        stops = last if horizon is None else np.minimum(last, places + horizon)
+        over = np.zeros(len(places), dtype=bool) if horizon is None else places + horizon <= last
+        known = np.where(over, log.times[stops - 1], np.where(now < edge, edge, t2) - 1)
         coming = log.spans(owner, places, stops)
         keys = np.repeat(np.arange(len(places)), coming.lengths.numpy()) * log.n_items + coming.items.numpy()
         taken = np.isin(np.arange(len(places))[:, None] * log.n_items + fused.codes, keys) & (fused.codes >= 0)
-        yield places, histories, fused, taken, now
+        yield places, histories, fused, taken, now, known
 
 
 def impressions(
     file: FunnelFile, dataset: Dataset, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any
 ) -> pl.DataFrame:
-    """Rows as impressions.parquet has them: user, item, timestamp, clicked, request, part, and what retrieval says of each candidate.
+    """Rows as impressions.parquet has them: user, item, timestamp, outcome_known, clicked, request, part, and what retrieval says of each candidate.
 
     Of each request with a success among its candidates: all successes, and as many others as asked. Raises DataError where nothing was ever found.
     """
@@ -170,7 +193,7 @@ def impressions(
     frames, done = [], 0
     assert log.times is not None
     moment = int(log.times[requests[edge]])
-    for places, histories, fused, taken, now in _asked(file, log, sources, ties, requests, t2, allowed, moment):
+    for places, histories, fused, taken, now, known in _asked(file, log, sources, ties, requests, t2, allowed, moment):
         draw = np.where(taken, -1.0, np.where(fused.codes >= 0, rng.random(taken.shape), np.inf))
         rank = np.argsort(np.argsort(draw, axis=1, kind="stable"), axis=1, kind="stable")
         keep = (taken | ((rank < taken.sum(1, keepdims=True) + file.rank.negatives) & np.isfinite(draw))) & taken.any(1, keepdims=True)
@@ -183,6 +206,7 @@ def impressions(
                     "user": dataset.user_ids.decode_series(histories.users.numpy()[row]),
                     "item": dataset.item_ids.decode_series(fused.codes[row, column]),
                     "timestamp": pl.Series(now[row]).cast(pl.Datetime("us", "UTC")),
+                    "outcome_known": pl.Series(known[row]).cast(pl.Datetime("us", "UTC")),
                     "clicked": taken[row, column].astype(np.float64),
                     "request": pl.Series(number).cast(pl.String),
                     # a ranker's split wants a test part; the last tenth of the requests it is selected on is that, and nobody reads it
@@ -217,16 +241,17 @@ def _write(home: Path, dataset: Dataset, table: pl.DataFrame, t2: int) -> None:
 
 
 def try_mixes(
-    file: FunnelFile, model: Any, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any
+    file: FunnelFile, model: Any, log: Log, sources: list[Source], ties: Int64, requests: Int64, t2: int, allowed: Any, *, at: int | None = None
 ) -> dict[float, float]:
-    """Weight of the retrieval order -> NDCG@10 on `requests`, whose truth is what the ranker is trained for; 1 is retrieval alone."""
+    """Weight of the retrieval order -> NDCG@10 on `requests`, whose truth is what the ranker is trained for, or, asked `at` one moment, all that comes; 1 is
+    retrieval alone."""
     from vitrail.funnel.stages import Ranking
 
     ranking = Ranking(model)
     discount = 1.0 / np.log2(np.arange(2, 12))
     tried = (*MIXES, 1.0)
     gained = np.zeros(len(tried))
-    for _, histories, fused, taken, now in _asked(file, log, sources, ties, requests, t2, allowed):
+    for _, histories, fused, taken, now, _ in _asked(file, log, sources, ties, requests, t2, allowed, at=at):
         order = ranking.order(fused, ranking.scores(histories, fused, now))
         ideal = np.cumsum(discount)[np.minimum(np.maximum(taken.sum(1), 1), 10) - 1]
         for place, mix in enumerate(tried):
