@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from vitrail.data.ingest import IngestReport, IngestSettings, ingest
 from vitrail.data.readers_folder import Source
 from vitrail.errors import DataError
 
-N = 400
+N = 300
 TIME = 1_500_000_000
 
 
@@ -114,7 +115,7 @@ def test_atomic_headers_keep_their_types(tmp_path: Path, monkeypatch: pytest.Mon
 def test_several_files_and_parquet_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chunked, whole = both(tmp_path, monkeypatch, dirty(), quoted())
     same(chunked, whole)
-    assert chunked.repaired["exact duplicate rows"] > 300
+    assert chunked.repaired["exact duplicate rows"] > 200
     table = pl.DataFrame({"user": ["u1", "u2"], "item": [1, 2], "rating": [1.5, 2.5], "timestamp": [TIME, TIME + 1], "note": ["n1", "n2"]})
     table.write_parquet(tmp_path / "more.parquet")
     made = []
@@ -127,7 +128,7 @@ def test_several_files_and_parquet_beside_them(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("content", "told", "why"),
     [
-        (dirty().replace(str(TIME)[:4].encode(), b"2017-07-1"), {"timestamp": "timestamp"}, "its times"),
+        (re.sub(rb"15\d{8}", b"2017-07-14", b"".join(lines())), {}, "its times"),
         (b"".join(lines()), {"encoding": "latin-1"}, "encoding is latin-1"),
         (b"\n".join(b'{"user": "u%d", "item": %d}' % (k % 9, k) for k in range(50)), {}, "is JSON"),
         (b"\n".join(b"u%d 1 2 3 4 %d" % (k, k) for k in range(50)), {"format": "lines"}, "histories"),
@@ -145,7 +146,7 @@ def test_what_is_not_read_in_stretches_says_so(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"".join(row.replace(b",", b"\xff,", 1) if k % 3 else row for k, row in enumerate(lines(), 2)), "most often for text that is not UTF-8"),
+        (b"".join(row.replace(b",", b"\xff,", 1) if k % 3 else row for k, row in enumerate(lines())), "most often for text that is not UTF-8"),
         (b"".join([*lines()[:250], *(b",1,1,1500000000,x\n" for _ in range(300))]), r"missing user id \(line 251: ',1,1,"),
         (b"user,item\n", "no rows|one column"),
         (b"".join([*lines()[:1], *(b"\xff" + row for row in lines()[1:])]), "text that is not UTF-8"),
@@ -181,5 +182,5 @@ def test_compressed_text_is_read_as_a_whole(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "e.csv").write_bytes(dirty())
     packed, plain = (Sources([Source(tmp_path / name)]) for name in ("e.csv.gz", "e.csv"))
     assert not stream.worth(packed, IngestSettings()) and stream.worth(plain, IngestSettings())
-    assert not stream.worth(plain, IngestSettings(format="parquet")) and 300 < stream.rows_about(plain) < 500
+    assert not stream.worth(plain, IngestSettings(format="parquet")) and 200 < stream.rows_about(plain) < 400
     assert stream_text.disk(plain) == len(dirty()) and stream_text.whole_memory(packed) > stream_text.PACKED * stream_text.disk(packed)

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -213,7 +214,8 @@ class TextRows(File):
         self.reasons |= {NOT_TEXT: (0, 0), NEVER_CLOSED: (0, 0)}
         with full_disk_as_sentence(path.parent), ExitStack() as closing:
             path.parent.mkdir(exist_ok=True)
-            writer = closing.enter_context(pq.ParquetWriter(path, schema, compression="lz4", write_statistics=False))
+            packing: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "column_encoding": {LINE: "DELTA_BINARY_PACKED"}}
+            writer = closing.enter_context(pq.ParquetWriter(path, schema, use_dictionary=False, write_statistics=False, **packing))
             for frame, lines, reasons in self._tables():
                 raw = self.raw(frame, lines)
                 for reason, where in reasons.items():
