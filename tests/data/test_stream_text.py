@@ -149,6 +149,7 @@ def test_what_is_not_read_in_stretches_says_so(tmp_path: Path, monkeypatch: pyte
         (b"".join(row.replace(b",", b"\xff,", 1) if k % 3 else row for k, row in enumerate(lines())), "most often for text that is not UTF-8"),
         (b"".join([*lines()[:250], *(b",1,1,1500000000,x\n" for _ in range(300))]), r"missing user id \(line 251: ',1,1,"),
         (b"user,item\n", "no rows|one column"),
+        (b"".join([*lines()[:90], b'u1,x"1,1.5,1500000000,"b\n', *lines()[90:]]), "quotes that cannot be paired"),
         (b"".join([*lines()[:1], *(b"\xff" + row for row in lines()[1:])]), "text that is not UTF-8"),
     ],
 )
