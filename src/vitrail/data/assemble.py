@@ -7,16 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from vitrail.data import stream
+from vitrail.data import stream, stream_text
 from vitrail.data.attributes import Attributes, add_pictures, keep_ids, read_attributes, typed
 from vitrail.data.clean import CANONICAL, FILE, LINE, Ledger, clean_events, clean_ids, repeated
 from vitrail.data.conditions import compile_condition
 from vitrail.data.ingest import ColumnGuess, FileGuess, Guess, IngestReport, IngestSettings
 from vitrail.data.kcore import kcore
-from vitrail.data.readers import RawTable, is_parquet, read_table
+from vitrail.data.readers import RawTable, read_table
 from vitrail.data.readers_features import check_features, open_features, write_features
 from vitrail.data.readers_folder import Source, Sources
 from vitrail.data.roles import FLAGS, RoleGuess, examples, guess_roles
@@ -29,10 +28,6 @@ from vitrail.resources import afford_disk, afford_memory, free_memory
 
 SAMPLE = 2000
 """Rows that decide the roles."""
-TIMES_TEXT = 8
-"""Memory over the size of a text file."""
-PACKED = 4
-"""Size of a compressed text file's content over its own."""
 OPTIONAL = ("timestamp", "position", "event", "value", "part")
 
 
@@ -267,13 +262,17 @@ def guess(sources: Sources, told: IngestSettings, head: int) -> Guess:
 
 def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -> IngestReport:
     """What `ingest` does."""
-    afford_disk(sources.bytes() / 3 + sum(path.stat().st_size for path in sources.features.values()), out, "Writing the data set")
-    if stream.worth(sources, told):
+    large = stream.worth(sources, told)
+    need = sources.bytes() / 3 + sum(path.stat().st_size for path in sources.features.values())
+    afford_disk(need + (stream_text.disk(sources) if large else 0), out, "Writing the data set")
+    if large:
         try:
-            return _in_chunks(sources, told, out, overwrite)
+            with stream_text.beside(out) as folder:
+                return _in_chunks(sources, told, out, overwrite, folder)
         except stream.NotStreamed as reason:
             sources.notes.append(f"the events were read as a whole, in memory: {reason}")
-    afford_memory(whole_memory(sources), free_memory(), "Reading the files of events", "write them as Parquet, which is read in chunks", quiet=False)
+    need = stream_text.whole_memory(sources)
+    afford_memory(need, free_memory(), "Reading the files of events", "write them as Parquet, which is read in chunks", quiet=False)
     ledger = Ledger()
     events = join(look(sources, told, None), told, ledger)
     type_context(events, told, ledger)
@@ -287,34 +286,21 @@ def run(sources: Sources, told: IngestSettings, out: Path, *, overwrite: bool) -
     return _finish(sources, told, out, ledger, events, rows, context, removed, overwrite)
 
 
-def whole_memory(sources: Sources) -> float:
-    """Bytes that reading all rows at once takes, about: by rows and columns where a file tells them, else by its size."""
-    need = 0.0
-    for source in sources.events:
-        size = source.path.stat().st_size
-        if is_parquet(source.path):
-            rows, columns = stream.extent(source.path)
-            need += 48 * rows * columns
-        else:
-            need += size * TIMES_TEXT * (PACKED if source.path.suffix.lower() in (".gz", ".bz2", ".zst") else 1)
-    return need
-
-
-def _in_chunks(sources: Sources, told: IngestSettings, out: Path, overwrite: bool) -> IngestReport:
-    """The same for large Parquet files, in chunks. Raises NotStreamed where they need the way through memory."""
+def _in_chunks(sources: Sources, told: IngestSettings, out: Path, overwrite: bool, folder: Path) -> IngestReport:
+    """The same for large files, in chunks; what must be kept on the way is in `folder`. Raises NotStreamed where they need the way through memory."""
     stream.refuse(sources, told)
     need = stream.memory(sources)
     afford_memory(need, free_memory(), "Reading the files of events", "close other programs, or ingest on a larger machine", quiet=False)
     ledger, looked, files = Ledger(), [], []
     units: dict[str, str] = {}
     notes: list[str] = []
-    for source in sources.events:
-        file = stream.survey(source)
-        raw = RawTable(source.path, "parquet", file.head(SAMPLE), np.arange(1, min(SAMPLE, file.rows) + 1), {}, str)
-        looked.append(_roles(source, raw, told, len(sources.events) > 1))
+    for number, source in enumerate(sources.events):
+        file = stream_text.survey(source, told)
+        looked.append(_roles(source, file.sample(SAMPLE), told, len(sources.events) > 1))
         file.roles = looked[-1].roles
         if "part" in file.roles:
             raise stream.NotStreamed("its rows come split")
+        file.store(folder / f"{number}.parquet", ledger)
         file.unit = stream.time_unit(file, told.time_unit)
         if "timestamp" in file.roles:
             units["timestamp"] = "date" if file.schema[file.roles["timestamp"].column].is_temporal() else str(file.unit)

@@ -160,7 +160,7 @@ def inspect(
 ) -> Guess:
     """Look at the first rows of each file and say how they would be read; nothing is written. Raises what `ingest` raises for what it sees."""
     from vitrail.data.assemble import guess
-    from vitrail.data.readers import HEAD
+    from vitrail.data.readers_text import HEAD
 
     told = settings or IngestSettings()
     return guess(_sources(files, train, valid, test, items, users, events, told), told, HEAD)

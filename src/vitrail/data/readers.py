@@ -16,7 +16,7 @@ import orjson
 import polars as pl
 
 from vitrail.data.readers_json import as_text, flat, is_object, read_document, read_json_lines
-from vitrail.data.readers_text import Int64, Reasons, TextFile, quotes_balance, read_delimited, read_lines
+from vitrail.data.readers_text import Int64, Reasons, TextFile, quotes_open, read_delimited, read_lines
 from vitrail.data.roles import is_name, is_number
 from vitrail.data.times import looks_like_time
 from vitrail.errors import DataError
@@ -24,8 +24,6 @@ from vitrail.errors import DataError
 Format = Literal["csv", "tsv", "jsonl", "parquet", "atomic", "lines"]
 ATOMIC = re.compile(r"^([^:]+):(token|token_seq|float|float_seq)$")
 SEPARATORS = ("\t", ",", ";", "|", "::", "\x01", " ")
-HEAD = 1 << 21
-"""Bytes of a file that are looked at when only a guess is wanted."""
 SAMPLE = 200
 """Lines that decide the format."""
 
@@ -73,11 +71,7 @@ def read_table(
         return _read_parquet(path, head)
     kind = format or _json_kind(path)
     text = TextFile(path, encoding, None if kind == "json" else head)
-    first = next(iter(text.sample(1))).strip()
-    if kind == "json" and is_object(first) and len(list(text.sample(2))) == 2:
-        kind = "jsonl"
-    if kind is None and first.startswith("{") and (is_object(first) or first.endswith("}")):
-        kind = "jsonl"
+    kind = _seen_kind(text, kind)
     if kind == "json":
         frame = read_document(path, bytes(text.data).decode(errors="replace"))
         return RawTable(path, "json", frame, np.arange(1, frame.height + 1), {}, lambda row: orjson.dumps(frame.row(row - 1, named=True)).decode())
@@ -88,13 +82,33 @@ def read_table(
     if layout.format == "lines":
         return _raw(text, layout, *read_lines(text, layout.separator))
     assert layout.separator is not None
+    at = first_row(text, layout)
+    quoted = layout.format != "atomic" and (layout.separator != "\t" or not quotes_open(text, "\t"))
+    return _raw(text, layout, *read_delimited(text, layout.names, layout.separator, at, quoted=quoted))
+
+
+def first_row(text: TextFile, layout: Layout) -> int:
+    """Index of the line where the rows begin. Raises DataError for a header that cannot be read, or that stands alone."""
     at = int(np.flatnonzero(~text.blank)[0]) + layout.header
     if layout.header and "\ufffd" in text.text(at - 1):
-        raise DataError(f"The header of {path} is not UTF-8 text: pass its --encoding, e.g. --encoding latin-1.")
+        raise DataError(f"The header of {text.path} is not UTF-8 text: pass its --encoding, e.g. --encoding latin-1.")
     if at >= len(text) or text.blank[at:].all():
-        raise DataError(f"{path} holds a header and no rows: nothing to read.")
-    quoted = layout.format != "atomic" and (layout.separator != "\t" or quotes_balance(text, "\t"))
-    return _raw(text, layout, *read_delimited(text, layout.names, layout.separator, at, quoted=quoted))
+        raise DataError(f"{text.path} holds a header and no rows: nothing to read.")
+    return at
+
+
+def text_kind(text: TextFile, format: str | None) -> str | None:
+    """The format of a text file as told, or as its name and first lines tell: jsonl, json, or none where only `find_layout` can say."""
+    return _seen_kind(text, format or _json_kind(text.path))
+
+
+def _seen_kind(text: TextFile, kind: str | None) -> str | None:
+    first = next(iter(text.sample(1))).strip()
+    if kind == "json" and is_object(first) and len(list(text.sample(2))) == 2:
+        return "jsonl"
+    if kind is None and first.startswith("{") and (is_object(first) or first.endswith("}")):
+        return "jsonl"
+    return kind
 
 
 def _json_kind(path: Path) -> str | None:

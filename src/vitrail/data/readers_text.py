@@ -21,9 +21,12 @@ Reasons = dict[str, Int64]
 """reason -> line indices (from 0) that cannot be read"""
 
 NOT_TEXT = "text that is not UTF-8"
+NEVER_CLOSED = "a quote that is never closed"
 CHUNK = 1 << 24
 FAR = 1000
 """Lines a quoted field may run over; a longer one is taken for a quote that was never closed."""
+HEAD = 1 << 21
+"""Bytes of a file that are looked at when only a guess is wanted."""
 NEWLINE, RETURN, QUOTE, SPACE, APOSTROPHE, MARK = 10, 13, 34, 32, 39, 63
 
 
@@ -34,17 +37,26 @@ class TextFile:
         """`head`: look at about so many bytes only. Raises DataError for an empty or binary file, SettingError for an unknown encoding."""
         self.path = path
         data = _whole_lines(_content(path), head)
-        try:
-            plain = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
-        except LookupError:
-            raise SettingError(f'There is no encoding "{encoding}": try utf-8, latin-1, cp1252, utf-16 or gb18030.') from None
-        if plain:
+        if is_plain(encoding):
             _refuse_binary(path, bytes(data[:4096]))
         else:
             data = _recoded(path, data, encoding, head)
         if bytes(data[:3]) == codecs.BOM_UTF8:
             data = data.slice(3)
-        self.data = _unix_newlines(data)
+        self._index(_unix_newlines(data))
+        if not len(self.starts) or self.blank.all():
+            raise DataError(f"{path} is empty: write it again, or leave it out.")
+
+    @classmethod
+    def stretch(cls, path: Path, data: bytes, *, begins: bool) -> TextFile:
+        """Whole lines out of a file, which may be blank. `begins`: they are its first, without its byte order mark."""
+        self = cls.__new__(cls)
+        self.path = path
+        self._index(_unix_newlines(pa.py_buffer(data), None if begins else SPACE))
+        return self
+
+    def _index(self, data: pa.Buffer) -> None:
+        self.data = data
         self.bytes: Bytes = np.frombuffer(self.data, dtype=np.uint8)
         ends = _positions(self.bytes, NEWLINE)
         if len(self.bytes) and self.bytes[-1] != NEWLINE:
@@ -52,8 +64,6 @@ class TextFile:
         self.ends = ends
         """(L,) where the line feed of each line is"""
         self.starts: Int64 = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)[: len(ends)]
-        if not len(self.starts) or self.blank.all():
-            raise DataError(f"{path} is empty: write it again, or leave it out.")
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -113,6 +123,26 @@ class TextFile:
         return pa.py_buffer(copy)
 
 
+def is_plain(encoding: str) -> bool:
+    """Whether text is read as it stands. Raises SettingError for an unknown encoding."""
+    try:
+        return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+    except LookupError:
+        raise SettingError(f'There is no encoding "{encoding}": try utf-8, latin-1, cp1252, utf-16 or gb18030.') from None
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed, by its suffix."""
+    return isinstance(pa.input_stream(str(path), compression="detect"), pa.CompressedInputStream)
+
+
+def lines_about(path: Path) -> int:
+    """The lines of a text file, about: its size over the mean line of its head."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return path.stat().st_size * head.count(b"\n") // max(len(head), 1)
+
+
 def _content(path: Path) -> pa.Buffer:
     try:
         if not path.stat().st_size:
@@ -157,8 +187,8 @@ def _positions(array: Bytes, byte: int) -> Int64:
     return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
 
 
-def _unix_newlines(data: pa.Buffer) -> pa.Buffer:
-    """A lone carriage return would be a line of its own to the parser: a space instead (a line feed where there is no other)."""
+def _unix_newlines(data: pa.Buffer, lone_as: int | None = None) -> pa.Buffer:
+    """A lone carriage return would be a line of its own to the parser: `lone_as` instead; not told: a space (a line feed where there is no other)."""
     array = np.frombuffer(data, dtype=np.uint8)
     returns = _positions(array, RETURN)
     following = array[np.minimum(returns + 1, len(array) - 1)]
@@ -166,7 +196,7 @@ def _unix_newlines(data: pa.Buffer) -> pa.Buffer:
     if not len(lone):
         return data
     copy = array.copy()
-    copy[lone] = SPACE if len(_positions(array, NEWLINE)) else NEWLINE
+    copy[lone] = lone_as or (SPACE if len(_positions(array, NEWLINE)) else NEWLINE)
     return pa.py_buffer(copy)
 
 
@@ -184,9 +214,11 @@ def read_delimited(text: TextFile, names: list[str], separator: str, first: int,
         data = text.overwritten(bad, {-1: MARK})
     continued = np.zeros(len(text), dtype=bool)
     if quoted:
-        continued, stray = _quotes(text, separator)
+        continued, stray = quote_pairs(text, separator)
         if len(stray):
-            reasons["a quote that is never closed"] = stray
+            reasons[NEVER_CLOSED] = stray
+            if len(bad):
+                reasons[NOT_TEXT] = np.setdiff1d(reasons[NOT_TEXT], stray)
             drop[stray] = True
             array = np.frombuffer(data, np.uint8).copy()
             for line in stray.tolist():
@@ -244,7 +276,7 @@ def _parse(data: pa.Buffer, names: list[str], separator: str, quoted: bool, mult
     return frame, np.array(wrong, dtype=np.int64)
 
 
-def _quotes(text: TextFile, separator: str) -> tuple[npt.NDArray[np.bool_], Int64]:
+def quote_pairs(text: TextFile, separator: str) -> tuple[npt.NDArray[np.bool_], Int64]:
     """((L,) lines that go on with the record of the line before, lines whose quote is never closed)."""
     continued = np.zeros(len(text), dtype=bool)
     where = _positions(text.bytes, QUOTE)
@@ -275,11 +307,13 @@ def _edges(array: Bytes, where: Int64, separator: str) -> tuple[npt.NDArray[np.b
     return np.isin(before, limits) | (where == 0), np.isin(after, limits) | (where == len(array) - 1)
 
 
-def quotes_balance(text: TextFile, separator: str) -> bool:
-    """Whether quotes at the start of fields are as many as at their ends: else they are part of the text (usual in TSV)."""
+def quotes_open(text: TextFile, separator: str) -> int:
+    """How many more quotes there are at the start of fields than at their ends. Where that is not 0 they are part of the text (usual in TSV)."""
     where = _positions(text.bytes, QUOTE)
+    if not len(where):
+        return 0
     opening, closing = _edges(text.bytes, where, separator)
-    return int(opening.sum()) == int(closing.sum())
+    return int(opening.sum()) - int(closing.sum())
 
 
 def read_lines(text: TextFile, separator: str | None) -> tuple[pl.DataFrame, Int64, Reasons]:

@@ -1,7 +1,8 @@
-"""Ingest of large Parquet files in chunks: the data set that the way through memory writes, byte for byte, in a memory that hardly grows with the rows.
+"""Ingest of large files in chunks: the data set that the way through memory writes, byte for byte, in a memory that hardly grows with the rows.
 
-The rows are read three times: for what must be known of a whole column (how its numbers read), for what is wrong with each row and
-its hash (equal rows are only looked for among equal hashes), and to be written. What a source of another form needs is `NotStreamed`.
+The rows of Parquet files (`stream_text` makes them of text) are read three times: for what must be known of a whole column (how its numbers
+read), for what is wrong with each row and its hash (equal rows are only looked for among equal hashes), and to be written. What a source of
+another form needs is `NotStreamed`.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from vitrail.data.ingest import IngestSettings
 from vitrail.data.kinds import SAMPLE, KindGuess, cleaned, convert, guess_kind
 from vitrail.data.readers import RawTable, as_read, is_parquet
 from vitrail.data.readers_folder import Source, Sources
+from vitrail.data.readers_text import is_packed, lines_about
 from vitrail.data.roles import RoleGuess, examples
 from vitrail.data.tables import Rows, scan_chunks
 from vitrail.data.times import LIMITS, PER_SECOND
 from vitrail.errors import DataError
 
 FROM = 2_000_000
-"""Rows from which Parquet files are read in chunks."""
+"""Rows from which files are read in chunks."""
 CHUNK = 1 << 20
 """Rows read at once, or a row group where it is larger."""
 DAYS = 19_000_000, 21_000_000
@@ -38,6 +40,8 @@ PENDING = 1 << 22
 """Ids that are held before repeated ones go."""
 HEAD = 1000
 """Values that examples are taken from."""
+DATED = 1000
+"""Values that decide, in the way through memory, whether times are dates."""
 
 
 class NotStreamed(Exception):
@@ -56,15 +60,24 @@ def extent(path: Path) -> tuple[int, int]:
 
 
 def worth(sources: Sources, told: IngestSettings) -> bool:
-    """Whether the events are Parquet files of so many rows that they are read in chunks."""
-    if told.format not in (None, "parquet") or not all(source.path.is_file() and is_parquet(source.path) for source in sources.events):
-        return False
-    return sum(extent(source.path)[0] for source in sources.events) >= FROM
+    """Whether the events are Parquet or plain text of so many rows that they are read in chunks."""
+    for source in sources.events:
+        if not source.path.is_file():
+            return False
+        binary = is_parquet(source.path)
+        if (told.format is not None and (told.format == "parquet") != binary) or (not binary and is_packed(source.path)):
+            return False
+    return rows_about(sources) >= FROM
 
 
 def memory(sources: Sources) -> int:
     """Bytes that reading in chunks takes at its peak, about: a hash of every row, sorted, and a few chunks."""
-    return 24 * sum(extent(source.path)[0] for source in sources.events) + 600 * CHUNK
+    return 24 * rows_about(sources) + 600 * CHUNK
+
+
+def rows_about(sources: Sources) -> int:
+    """The rows of all files of events; of text an estimate."""
+    return sum(extent(source.path)[0] if is_parquet(source.path) else lines_about(source.path) for source in sources.events)
 
 
 @dataclass
@@ -82,10 +95,27 @@ class File:
     """place of its first row among the rows of all files"""
     reasons: dict[str, tuple[int, int]] = field(default_factory=dict)
     """reason -> (rows rejected, line of the first)"""
+    unread: int = 0
+    """rows that are not among `rows`, for they could not be read"""
+    types: dict[str, str] = field(default_factory=dict)
+    """what an atomic header says of its columns"""
 
-    def head(self, rows: int) -> pl.DataFrame:
-        """The first `rows` as text."""
-        return self.text(pl.scan_parquet(self.source.path).head(rows).collect())
+    @property
+    def path(self) -> Path:
+        """The Parquet file that holds the rows."""
+        return self.source.path
+
+    @property
+    def span(self) -> int:
+        """The line of its last row, or more."""
+        return self.rows
+
+    def sample(self, rows: int) -> RawTable:
+        """The first `rows`, as text."""
+        return RawTable(self.path, "parquet", self.text(pl.scan_parquet(self.path).head(rows).collect()), np.arange(1, min(rows, self.rows) + 1), {}, str)
+
+    def store(self, path: Path, ledger: Ledger) -> None:
+        """Make what its rows are read from, where the file itself will not do: in `path`. What cannot be read is kept in `ledger`."""
 
     def text(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows as text, as a whole file is read."""
@@ -108,10 +138,19 @@ class File:
     def _plain(self, name: str) -> bool:
         return self.schema[name].is_integer() or self.schema[name] == pl.Float64 or self.schema[name].is_temporal()
 
+    def frames(self) -> Iterator[tuple[pl.DataFrame, npt.NDArray[np.int64]]]:
+        """The rows as they are stored and their lines, a chunk at a time."""
+        for start, frame in scan_chunks(self.path, list(self.schema), CHUNK):
+            yield frame, np.arange(start + 1, start + 1 + frame.height)
+
     def chunks(self) -> Iterator[RawTable]:
         """The rows, a chunk at a time."""
-        for start, frame in scan_chunks(self.source.path, list(self.schema), CHUNK):
-            yield self.raw(frame, np.arange(start + 1, start + 1 + frame.height))
+        for frame, lines in self.frames():
+            yield self.raw(frame, lines)
+
+    def shown(self, line: int) -> RawTable:
+        """A table that knows the text of `line`."""
+        return self.raw(pl.scan_parquet(self.path).slice(line - 1, 1).collect(), np.array([line]))
 
 
 def refuse(sources: Sources, told: IngestSettings) -> None:
@@ -146,24 +185,31 @@ def survey(source: Source) -> File:
 
 
 def time_unit(file: File, told: str | None) -> str | None:
-    """The unit of whole-number times, as all rows of the file tell it. Raises NotStreamed for times of another form."""
+    """The unit of times that are numbers, as all rows of the file tell it. Raises NotStreamed for times of another form."""
     if "timestamp" not in file.roles:
         return None
     column = file.roles["timestamp"].column
     dtype = file.schema[column]
     if dtype.is_temporal():
         return told
-    if not dtype.is_integer():
-        raise NotStreamed(f"its times ({column}) are {'text' if dtype == pl.String else 'fractions'}")
-    x = pl.col(column).cast(pl.Float64)
-    size, edges = x.filter(x >= 0), [LIMITS[unit] for unit in ("s", "ms", "us")]
+    if not dtype.is_integer() and dtype != pl.String:
+        raise NotStreamed(f"its times ({column}) are fractions")
+    if told is not None:
+        return told
+    cells = pl.col(column) if dtype.is_integer() else pl.col(column).str.strip_chars()
+    x = cells.cast(pl.Float64, strict=False)
+    known = cells.is_not_null() if dtype.is_integer() else cells.fill_null("") != ""
+    size, edges = x.filter(x.is_finite() & (x >= 0)), [LIMITS[unit] for unit in ("s", "ms", "us")]
     below = [(size < edge).sum().alias(f"below{place}") for place, edge in enumerate(edges)]
     days = x.is_between(*DAYS).sum().alias("days")
-    facts = pl.scan_parquet(file.source.path).select(*below, size.len().alias("all"), days).collect(engine="streaming").row(0, named=True)
-    if facts["days"] and told is None:
+    counted = (*below, size.len().alias("all"), days, known.sum().alias("known"), (known & x.is_null()).sum().alias("words"))
+    facts = pl.scan_parquet(file.path).select(counted).collect(engine="streaming").row(0, named=True)
+    if facts["words"] > min(facts["known"], DATED) // 2:  # so many that they may be taken for dates
+        raise NotStreamed(f"its times ({column}) are text")
+    if facts["days"]:
         raise NotStreamed(f"some of its times ({column}) may be days")
     counts = np.diff([0, facts["below0"], facts["below1"], facts["below2"], facts["all"]])
-    return told or list(PER_SECOND)[int(counts.argmax())]
+    return list(PER_SECOND)[int(counts.argmax())]
 
 
 class Stream:
@@ -179,7 +225,7 @@ class Stream:
         self.seen: dict[str, list[pl.Series]] = {"user": [], "item": []}
         self.events: set[str | None] = set()
         self.kept = 0
-        for before, file in zip([0, *np.cumsum([file.rows for file in files]).tolist()], files, strict=False):
+        for before, file in zip([0, *np.cumsum([file.span for file in files]).tolist()], files, strict=False):
             file.first = before
         self._judge()
 
@@ -207,7 +253,7 @@ class Stream:
                 shape = list(rows.schema.items())
                 if not self.told.keep_duplicates:
                     hashes.append(rows.hash_rows(seed=0).to_numpy())
-                    places.append(None if frame.height == len(raw.lines) else frame[LINE].to_numpy())
+                    places.append(None if frame.height == len(raw.lines) else np.searchsorted(raw.lines, frame[LINE].to_numpy()))
                 self.kept += frame.height
                 self._see(rows)
             self._settle(file, own)
@@ -229,11 +275,11 @@ class Stream:
     def _settle(self, file: File, own: Ledger) -> None:
         """Count what one file brought. Raises DataError where more than half of it cannot be used."""
         found = {reason: (count, line) for reason, (count, line) in file.reasons.items() if count}
-        if sum(count for count, _ in found.values()) > file.rows / 2:
+        rows = file.rows + file.unread
+        if sum(count for count, _ in found.values()) > rows / 2:
             reason, (_, line) = max(found.items(), key=lambda pair: pair[1][0])
-            row = pl.scan_parquet(file.source.path).slice(line - 1, 1).collect()
             lines = {name: np.full(count, line) for name, (count, _) in found.items()}
-            Ledger().reject(file.raw(row, np.array([line])), {reason: lines.pop(reason), **lines}, file.rows)
+            Ledger().reject(file.shown(line), {reason: lines.pop(reason), **lines}, rows)
         for reason, (count, _) in found.items():
             self.ledger.rejected[reason] += count
         for reason, count in own.repaired.items():
@@ -252,13 +298,12 @@ class Stream:
         raws: list[RawTable] = []
         start = number = 0
         for file in self.files:
-            for first, frame in scan_chunks(file.source.path, list(file.schema), CHUNK):
+            for frame, lines in file.frames():
                 kept = places[number]
-                lines = np.arange(first + 1, first + 1 + frame.height) if kept is None else kept
-                lines = lines[np.isin(whole[start : start + len(lines)], twice)]
-                start, number = start + (frame.height if kept is None else len(kept)), number + 1
-                if len(lines):
-                    raws.append(file.raw(frame[lines - 1 - first], lines))
+                rows = np.arange(frame.height) if kept is None else kept
+                start, number, rows = start + len(rows), number + 1, rows[np.isin(whole[start : start + len(rows)], twice)]
+                if len(rows):
+                    raws.append(file.raw(frame[rows], lines[rows]))
                     alike.append(self.cleaned(file, raws[-1], Ledger())[0].with_columns(pl.lit(file.first).alias(FILE)))
         table = pl.concat(alike)
         again = repeated(table)
@@ -307,9 +352,10 @@ class Stream:
                 if at[name] < HEAD:
                     first[name].append(values.head(HEAD - at[name]))
                 at[name] += len(values)
+        types = {name: kind for file in self.files for name, kind in file.types.items()}
         for name in names:
             some = pl.concat(sample[name])
-            guess = guess_kind(some)
+            guess = guess_kind(some, types.get(name))
             told = self.told.columns.get(name, guess.kind)
             if told != guess.kind or (guess.kind == "categories" and guess.separator is None) or (guess.kind == "date" and not some.dtype.is_temporal()):
                 raise NotStreamed(f"its column {name} is read as {told}")
