@@ -113,11 +113,11 @@ def train_rank(
     allowed = None if file.filter.condition is None else base._allow(file.filter.condition)
     requests = _requests(log, t1, t2, file.rank.requests)
     newest = requests[-max(int(NEWEST * len(requests)), 1) :]
-    told = (file, fitted.recommender.model, log, sources, base._ties.numpy())
+    model, ties = fitted.recommender.model, base._ties.numpy()
     cut = int(log.times[newest[0]])  # type: ignore[index]
-    found = {"rolling": try_mixes(*told, newest, t2, allowed)}
+    found = {"rolling": try_mixes(file, model, log, sources, ties, newest, t2, allowed)}
     if len(everybody := _static_requests(log, cut, t2)) >= FEWEST:
-        found["static"] = try_mixes(*told, everybody, t2, allowed, at=cut)
+        found["static"] = try_mixes(file, model, log, sources, ties, everybody, t2, allowed, at=cut)
     mixes = {way: max(MIXES, key=lambda mix: (values[mix], -mix)) for way, values in found.items()}
     return {
         "mix": mixes["rolling"] if split.rolling else mixes.get("static", mixes["rolling"]),
