@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 
@@ -15,7 +16,14 @@ def start() -> tuple[int, int]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(_leave)
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _leave() -> None:
+    """Its threads are ended before the interpreter is: else a process that is done aborts now and then."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
