@@ -193,7 +193,7 @@ def _measure(options: argparse.Namespace) -> int:
         _record.goal("share of answers without the ranker", round(cut / max(questions["requests"], 1), 4), below=0.01),
     ]
     settings = {key: value for key, value in vars(options).items() if key not in ("run", "store")}
-    return _record.save("live-funnel" if options.funnel else "live", results, goals, before=before, settings=settings)
+    return _record.save("live_funnel" if options.funnel else "live", results, goals, before=before, settings=settings)
 
 
 def write_table(results: dict[str, Any], options: argparse.Namespace) -> None:

@@ -91,7 +91,6 @@ class Dice(nn.Module):
         out: Tensor = _Gate.apply(flat, self.alpha, mean, spread, by_batch)  # type: ignore[no-untyped-call]
         return out.view(x.shape)
 
-
     def _answered(self, x: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
         """x (S, C) -> (S, C) where nothing is learned: the fewest passes, and nothing kept for a derivative."""
         times = gcd(len(x), SIDE)  # rows side by side: few long passes in place of many short ones

@@ -278,7 +278,7 @@ def _gaps(labels: npt.ArrayLike, probabilities: npt.ArrayLike, groups: Int, draw
 
 
 def _largest(holds: Callable[[float], bool], most: float) -> float:
-    """The largest number in [0, most] of which `holds`, which is true up to it; 0 where it never is."""
+    """The largest number in [0, most] of which `holds`, which is true up to it, to 2^-18 of `most`; 0 where it never is."""
     low, high = 0.0, most
     for _ in range(18):
         middle = (low + high) / 2

@@ -79,14 +79,11 @@ class VBPR(TwoTower):
 
     def item(self, items: Tensor | None = None) -> Tensor:
         items = torch.arange(self.sizes.items, device=self.content.device) if items is None else items
-        every = items.numel() > self.sizes.items  # a batch may name more rows than there are
-        content = self.content if every else self.content[items]
-        told = [self.project(content)] + ([content @ self.lean] if self.config.form == "paper" else [])
-        if every:
-            told = [rows(table, items) for table in told]
-        halves = [rows(self.items, items), told[0] * self.has[items]]
+        codes, where = items.unique(return_inverse=True)  # each item of a batch is projected once
+        content = self.content[codes]
+        halves = [rows(self.items, items), rows(self.project(content) * self.has[codes], where)]
         if self.config.form == "paper":
-            halves.append(rows(self.bias, items) + told[1])
+            halves.append(rows(self.bias, items) + rows(content @ self.lean, where))
         return torch.cat(halves, -1)
 
     def regulariser(self, batch: Pairs) -> Tensor | float:
