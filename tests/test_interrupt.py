@@ -37,6 +37,7 @@ VERBS = {
     "an import": "import slow",
     "an exchange of folders": """
         with interrupt.exchange():
+            print('inside', flush=True)
             while not interrupt.heard(): pass
             (HOME / 'new').mkdir()
         while True: pass
@@ -80,6 +81,8 @@ def child(home: Path, body: str) -> subprocess.Popen[str]:
 def test_one_interrupt_is_enough(tmp_path: Path, where: str) -> None:
     running = child(tmp_path, VERBS[where])
     assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    if where == "an exchange of folders":
+        assert running.stdout.readline() == "inside\n", "before it began an interrupt is as anywhere"
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=300)
     assert (running.returncode, said) == (interrupt.INTERRUPTED, SAID)
