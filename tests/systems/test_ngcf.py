@@ -99,6 +99,22 @@ def test_without_dropout_training_scores_are_the_answers():
     assert not torch.equal(train, torch.cat(make(log=log, dim=4, dropout=0.5).train().nodes()))
 
 
+@pytest.mark.parametrize("negatives", [1, 12])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_the_last_layer_of_a_batch_alone_has_the_loss_and_gradient_of_the_whole(form, shared, negatives):
+    log = plain_log()
+    model = make(log=log, dim=4, layers=2, form=form, dropout=0.0, l2=0.01, batch=8, negatives=negatives, shared_negatives=shared)
+    batch = next(iter(model.batcher(log, 0, 0, 1).epoch(0)))
+    found = []
+    for loss in (model.loss, lambda batch: model.loss_at(model.nodes(), batch)):
+        model.zero_grad()
+        value = loss(batch)
+        value.backward()
+        found.append([value.detach(), *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_gradient_equals_dense_autograd():
     log = plain_log()
     model = make(log=log, dim=3, layers=2, dropout=0.0)

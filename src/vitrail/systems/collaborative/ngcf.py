@@ -6,16 +6,17 @@ their own layer 0 at zero. Numbers: none yet."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.blocks.embed import bag
+from vitrail.blocks.embed import bag, rows
 from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, propagate
 from vitrail.config import NonNegativeFloat, PositiveInt, Rate
-from vitrail.data.batches import Sets
+from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, system
 from vitrail.systems.ids import IdSettings, IdTables, id_tables
@@ -79,18 +80,42 @@ class NGCF(Graph, IdTables):
         h = F.dropout(F.leaky_relu(one(s), 0.2) + F.leaky_relu(two(x * s), 0.2), self.config.dropout, self.training)
         return h, F.normalize(h, dim=1)
 
-    def _passes(self) -> tuple[list[Tensor], Tensor]:
+    def _below(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """What each layer reads of a node itself, L of (V, D); what answers below the last layer, L of (V, D); what the last reads of neighbours (V, D)."""
         x = torch.cat([self.users, self.items])
         inner, answers = [x], [x]
-        for n in range(self.config.layers):
-            x, unit = self.layer(n, x, self.mix(propagate(self.adjacency, x), x, self.degrees))
+        for n in range(self.config.layers - 1):
+            x, unit = self.layer(n, x, self._sum(x))
             inner.append(x)
             answers.append(unit)
-        return inner, torch.cat(answers, 1)
+        return inner, answers, self._sum(x)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        return self.mix(propagate(self.adjacency, x), x, self.degrees)
+
+    def _passes(self) -> tuple[list[Tensor], Tensor]:
+        inner, answers, s = self._below()
+        x, unit = self.layer(self.config.layers - 1, inner[-1], s)
+        return [*inner, x], torch.cat([*answers, unit], 1)
 
     def nodes(self) -> tuple[Tensor, Tensor]:
         users, items = self._passes()[1].split([len(self.users), len(self.items)])  # the gradient of a split is one copy
         return users * (self.degrees[: len(users)] > 0), items
+
+    def loss(self, batch: Pairs) -> Tensor:
+        if self.config.loss == "full_softmax" or self.log_q is not None:
+            return super().loss(batch)
+        # nobody reads the last layer but the nodes of the batch: it is passed for them alone, and no table of all answers is made
+        users, at_users = batch.users.unique(return_inverse=True)
+        items, at_items = torch.cat([batch.items, batch.negatives.flatten()]).unique(return_inverse=True)
+        inner, answers, s = self._below()
+        read = torch.cat([users, items + len(self.users)])
+        own, *rest = [rows(x, read) for x in (inner[-1], s, *answers)]
+        both = torch.cat([*rest[1:], self.layer(self.config.layers - 1, own, rest[0])[1]], 1)
+        first, negatives = at_items.split([len(batch.items), batch.negatives.numel()])
+        return self.loss_at(
+            (both[: len(users)], both[len(users) :]), replace(batch, users=at_users, items=first, negatives=negatives.view_as(batch.negatives))
+        )
 
     def ridge(self) -> float:
         return float(self.config.l2)
@@ -99,7 +124,7 @@ class NGCF(Graph, IdTables):
         super().prepare()
         users, even = len(self.users), self.config.propagation == "symmetric"
         # where the graph's own weights hold the degrees, an item sends its vector over the square root of its own
-        self._sent = [x[users:] / self.degrees[users:].clamp(min=1).sqrt() if even else x[users:] for x in self._passes()[0][:-1]]
+        self._sent = [x[users:] / self.degrees[users:].clamp(min=1).sqrt() if even else x[users:] for x in self._below()[0]]
 
     def fold_in(self, histories: Sets) -> Tensor:
         degrees = histories.lengths[:, None].float()
