@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vitrail.data.vocabulary import hash_ids
 from vitrail.errors import VitrailError
+from vitrail.evaluation import ranking
 from vitrail.evaluation.ranking import mask_, tie_ranks, top_k, unmask_
 
 INF = float("inf")
@@ -36,8 +39,25 @@ def test_equals_the_sort_with_ties_masks_and_long_lists(levels, removed, k):
     assert codes.dtype == torch.int64 and codes.shape == (40, k)
 
 
+@given(st.integers(0, 2**31), st.sampled_from([2, 3, 40, 10**6]), st.sampled_from([1, 3, 10]), st.sampled_from([0.0, 0.5, 0.99, 1.0]))
+@settings(max_examples=30, deadline=None)
+def test_wide_rows_go_by_groups_and_equal_the_sort(seed, levels, k, removed):
+    rng = np.random.default_rng(seed)
+    n = ranking.MANY + int(rng.integers(0, 1000))
+    scores = (rng.integers(0, levels, (7, n)) - levels // 2).astype(np.float32) / 8
+    scores[rng.random(scores.shape) < removed] = -np.inf
+    ranks = tie_ranks(hash_ids([f"i{number}" for number in range(n)]))
+    codes, values = top_k(torch.from_numpy(scores), k, lambda: ranks)
+    expected, worth = reference(scores, k, ranks.numpy())
+    assert (codes.numpy() == expected).all() and (values.numpy() == worth).all()
+
+
 def test_nan_is_refused_and_infinity_is_not():
     ranks = torch.arange(4)
+    wide = torch.zeros(2, ranking.MANY)
+    wide[1, 2345] = torch.nan
+    with pytest.raises(VitrailError, match="NaN"):
+        top_k(wide, 3, torch.arange(ranking.MANY))
     with pytest.raises(VitrailError, match="NaN"):
         top_k(torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, float("nan"), -INF, 9.0]]), 2, ranks)
     assert top_k(torch.tensor([[0.0, INF, 2.0, 3.0]]), 2, ranks)[0].tolist() == [[1, 3]]

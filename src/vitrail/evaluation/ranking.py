@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,6 +14,8 @@ from vitrail.errors import VitrailError
 
 REMOVED = float("-inf")
 """The score of an item that must not be ranked."""
+GROUP, MANY = 16, 4096
+"""Scores that share a maximum where a processor looks for the best of at least MANY."""
 
 
 def tie_ranks(hashes: npt.NDArray[np.uint64], seed: int = 0) -> Tensor:
@@ -46,15 +50,15 @@ def refuse_nan(scores: Tensor) -> None:
         raise VitrailError("The system gave NaN as a score: its weights or its inputs hold NaN or infinite numbers; fit it again with a lower learning rate.")
 
 
-def top_k(scores: Tensor, k: int, tie_ranks: Tensor) -> tuple[Tensor, Tensor]:
+def top_k(scores: Tensor, k: int, tie_ranks: Tensor | Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
     """The k best of each row: codes (B, k) int64 and values (B, k) float32, best first, ties by `tie_ranks` (N,), lower first.
 
     -inf is a removed item: it is never listed, and a short list ends in code -1 with value -inf, as it does where k > N.
-    Raises VitrailError where a score is NaN.
+    `tie_ranks` may be what gives them, asked only where there are ties. Raises VitrailError where a score is NaN.
     """
     width = min(k, scores.shape[1])
     # torch orders NaN first, so one look at the best column finds any of them; one column more than asked shows a tie at the cut.
-    values, codes = scores.topk(min(width + 1, scores.shape[1]), dim=1)
+    values, codes = _largest(scores, min(width + 1, scores.shape[1]))
     refuse_nan(values[:, :1])
     values = values + 0.0  # -0.0 and 0.0 are one value
     tied = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > REMOVED)
@@ -62,16 +66,34 @@ def top_k(scores: Tensor, k: int, tie_ranks: Tensor) -> tuple[Tensor, Tensor]:
     cut = tied[rows, width - 1] if values.shape[1] > width else torch.zeros_like(rows, dtype=torch.bool)
     values, codes = values[:, :width], codes[:, :width]
     if len(rows):
+        if callable(tie_ranks):
+            tie_ranks = tie_ranks()
         values, codes = values.clone(), codes.clone()
         values[rows], codes[rows] = by_tie_rank(values[rows], codes[rows], tie_ranks)
         rows = rows[cut]
     if len(rows):
+        assert isinstance(tie_ranks, Tensor)  # some row had a tie
         values[rows], codes[rows] = _fill_from_ties(scores, rows, values[rows], codes[rows], tie_ranks)
     codes = codes.masked_fill(values == REMOVED, -1)
     if width < k:
         codes = torch.nn.functional.pad(codes, (0, k - width), value=-1)
         values = torch.nn.functional.pad(values, (0, k - width), value=REMOVED)
     return codes, values
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`scores.topk(k)` of each row (B, k), any of equal scores. On a processor the k largest are sought in the k groups of columns whose own largest are
+    the largest, so that all but those are read once."""
+    n, groups = scores.shape[1], scores.shape[1] // GROUP
+    if scores.device.type != "cpu" or n < MANY or groups < 4 * k:
+        values, codes = scores.topk(k, dim=1)
+        return values, codes
+    head = groups * GROUP
+    group = scores[:, :head].unflatten(1, (GROUP, groups)).amax(1).topk(k, dim=1).indices
+    codes = (group[:, None] + groups * torch.arange(GROUP)[:, None]).flatten(1)
+    codes = torch.cat([codes, torch.arange(head, n).expand(len(codes), -1)], 1)
+    values, place = scores.gather(1, codes).topk(k, dim=1)
+    return values, codes.gather(1, place)
 
 
 def by_tie_rank(values: Tensor, codes: Tensor, tie_ranks: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The exact search: blocked matrix products, the k best of each row by a maximum per group, ties as everywhere."""
+"""The exact search: blocked matrix products, the k best of each row, ties as everywhere."""
 
 from __future__ import annotations
 
@@ -8,41 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitrail.evaluation.ranking import REMOVED, by_tie_rank, refuse_nan, top_k
+from vitrail.evaluation.ranking import REMOVED, by_tie_rank, top_k
 from vitrail.index.base import Float, Int
 
 SCORES = 1 << 24
 """Scores held at once."""
 QUERIES, COLUMNS = 256, 1 << 14
 """A block of a search too large to be one product."""
-GROUP = 32
-"""Scores that share a maximum."""
-
-
-def best(scores: Tensor, k: int, ranks: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    """What `evaluation.ranking.top_k` gives for scores (B, n), faster where n is large; `ranks` gives the tie ranks (n,) where they are needed.
-
-    The k best lie in the k groups with the largest maxima, unless what comes next ties with the last; such rows go the long way.
-    """
-    n, groups = scores.shape[1], scores.shape[1] // GROUP
-    if groups < 4 * (k + 1):
-        return top_k(scores, k, ranks())
-    head = groups * GROUP
-    peaks, group = scores[:, :head].unflatten(1, (GROUP, groups)).amax(1).topk(k + 1, dim=1)
-    codes = (group[:, None, :k] + groups * torch.arange(GROUP)[:, None]).flatten(1)
-    codes = torch.cat([codes, torch.arange(head, n).expand(len(codes), -1)], 1)
-    values, place = (scores.gather(1, codes) + 0.0).topk(k + 1, dim=1)
-    refuse_nan(values[:, :1])
-    codes = codes.gather(1, place)[:, :k]
-    last = values[:, k - 1]
-    cut = (last > REMOVED) & ((last == values[:, k]) | (last == peaks[:, k]))
-    tied = ((values[:, 1:k] == values[:, : k - 1]) & (values[:, 1:k] > REMOVED)).any(1)
-    values = values[:, :k].contiguous()
-    if bool(tied.any()):
-        values[tied], codes[tied] = by_tie_rank(values[tied], codes[tied], ranks())
-    if bool(cut.any()):
-        codes[cut], values[cut] = top_k(scores[cut], k, ranks())
-    return codes.masked_fill(values == REMOVED, -1), values
 
 
 def scan(
@@ -69,7 +41,7 @@ def scan(
                 shut = closed[np.searchsorted(closed, left) : np.searchsorted(closed, left + width)] - left
                 scores[:, torch.from_numpy(shut)] = REMOVED
             chosen = here if rows is None else torch.from_numpy(rows[here])
-            codes, worth = best(scores, k, lambda chosen=chosen: ranks()[chosen])  # type: ignore[misc]
+            codes, worth = top_k(scores, k, lambda chosen=chosen: ranks()[chosen])  # type: ignore[misc]
             parts.append((worth, torch.where(codes < 0, -1, codes + left) if rows is None else _outer(codes, rows[here])))
         if len(parts) == 1:
             worth, codes = parts[0]
