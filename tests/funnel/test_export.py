@@ -52,8 +52,8 @@ def difference(model, file, rows=40):
 @pytest.mark.parametrize("name", RANKERS)
 def test_every_ranker_equals_its_graph(name, tmp_path):
     model = tiny(name, fields=FIELDS)
-    if not model.trained or model.no_graph:
-        pytest.skip("has no weights before it is fitted, or what no graph holds: see below")
+    if not model.trained:
+        pytest.skip("has no weights before it is fitted: see below")
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     assert difference(model, tmp_path / "m.onnx") < 1e-5
@@ -179,10 +179,6 @@ def test_what_cannot_be_exported_is_a_sentence(shop, tmp_path, monkeypatch):
         export_run(fm, tmp_path / "m.txt", "trees")
     with pytest.raises(SettingError, match='There is no format "pickle"'):
         export_run(fm, tmp_path / "m", "pickle")
-    monkeypatch.setattr(type(fm.model), "no_graph", registry.find("diffumin").no_graph)
-    with pytest.raises(SettingError, match='"fm" cannot be exported, as its channels come of a QR decomposition'):
-        export_run(fm, tmp_path / "m.onnx")
-    monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert export_run(fm, tmp_path / "blind.onnx").difference is None
     monkeypatch.setitem(sys.modules, "onnx", None)

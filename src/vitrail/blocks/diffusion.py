@@ -57,7 +57,7 @@ class Denoiser(nn.Module):
 
     def forward(self, tokens: Tensor, view: Tensor, t: Tensor, place: Tensor) -> Tensor:
         """tokens (B, C, H), view (B, H), t (B,) steps, or (1,) one for all, place (B,) of the noisy token -> (B, H)"""
-        x, row = tokens + self.time(sinusoid(t, tokens.shape[-1]))[:, None], torch.arange(len(tokens), device=tokens.device)
+        x, row = tokens + self.time(sinusoid(t, tokens.shape[-1]))[:, None], torch.arange(tokens.shape[0], device=tokens.device)
         last, all_of = len(self.attend) - 1, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         for layer, attend in enumerate(self.attend):
             told = self.cross[layer](view)
@@ -73,8 +73,9 @@ class Denoiser(nn.Module):
 def one_noisy(clean: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens (B, C, H) and noisy ones -> (B C, C, H), for each token all clean but itself; and (B C,) which that is."""
     B, C, H = clean.shape
-    own = torch.eye(C, dtype=torch.bool, device=clean.device)[None, :, :, None]
-    return torch.where(own, noisy[:, None], clean[:, None]).reshape(B * C, C, H), torch.arange(C, device=clean.device).repeat(B)
+    token = torch.arange(C, device=clean.device)
+    own = (token[:, None] == token)[None, :, :, None]
+    return torch.where(own, noisy[:, None], clean[:, None]).reshape(B * C, C, H), token.repeat(B)
 
 
 def sinusoid(t: Tensor, width: int) -> Tensor:

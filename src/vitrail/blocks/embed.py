@@ -150,4 +150,6 @@ class ItemEmbedding(nn.Module):
 def bag(weights: Tensor, items: Tensor, indptr: Tensor, scale: Tensor | None = None) -> Tensor:
     """Sums of rows over ragged sets: weights (N, D), items (E,), indptr (B + 1,), scale (E,) or none -> (B, D); 0 for an
     empty set."""
+    if not weights.shape[1]:  # the kernel of processors with wide registers refuses it
+        return weights.new_zeros(len(indptr) - 1, 0)
     return nn.functional.embedding_bag(items, weights, indptr[:-1], mode="sum", per_sample_weights=scale)

@@ -78,7 +78,7 @@ class TransformerLayer(nn.Module):
 
     def at(self, x: Tensor, newest: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), newest (B,) a position of each row, mask (B, T) events it may read -> (B, D), as `forward` gives it there outside training."""
-        own = x[torch.arange(len(x), device=x.device), newest]
+        own = x[torch.arange(x.shape[0], device=x.device), newest]
         if self.norm == "pre":
             return self._wide(own + self.attention.at(self.norm_1(x), newest, mask))
         return self._wide(self.norm_1(own + self.attention.at(x, newest, mask)))
@@ -139,7 +139,7 @@ class TransformerStack(nn.Module):
         for layer in self.layers[-1:]:
             x = layer.at(x, at, mask | (steps == at[:, None]))  # type: ignore[operator]
         if not self.layers:
-            x = x[torch.arange(len(x), device=x.device), at]
+            x = x[torch.arange(x.shape[0], device=x.device), at]
         return self.edge(x) if self.norm == "pre" else x
 
     def _through(self, events: Tensor, mask: Tensor, layers: int) -> Tensor:

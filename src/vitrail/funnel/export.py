@@ -89,8 +89,6 @@ def export_run(run: str | Path | Recommender, out: str | Path, format: Format = 
         import onnx
     except ImportError:
         raise ResourceError('Export to ONNX needs onnx, which is not installed: pip install "vitrail[onnx]".') from None
-    if model.no_graph:
-        raise SettingError(f'System "{recommender.name}" cannot be exported, as {model.no_graph}: export another ranker, or serve this one.')
     model.eval()
     graph, inputs = Graph(model), _inputs(model)
     with atomic_file(target) as temporary:

@@ -90,8 +90,6 @@ class Ranker(System):
     """The content vectors that the settings name become fields; else the system reads them itself."""
     unrolled: ClassVar[bool] = False
     """It goes through a history step by step, so that its graph is for histories filled up to `length` events."""
-    no_graph: ClassVar[str] = ""
-    """Why it cannot be exported to ONNX; empty: it can."""
     shares: ClassVar[bool] = False
     """It reads batches whose rows have one history in common, given once (see `Impressions`), and does once what hangs on the history alone."""
 

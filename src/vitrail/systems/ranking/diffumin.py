@@ -1,7 +1,7 @@
 """DiffuMIN. Jiang et al., RecSys 2025. The target spans orthogonal channels, and the events of a long history go each to one of them: interests. A
 diffusion model draws further interests near them, and a contrastive loss holds the two kinds of a person together. Differs from the released code, where
 it contradicts itself: the denoiser's output is x0 both in its loss and in drawing (`output: noise` draws as released); the encoder of the newest events
-has weights of its own; padding goes to no channel; the signs of the QR are fixed; answers take means in place of noise, so that a score is a score.
+has weights of its own; padding goes to no channel; of a QR the signs are fixed; answers take means in place of noise, so that a score is a score.
 Numbers: none yet."""
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from vitrail.systems.history_ranker import HistorySettings, LongRanker, Look
 class DiffuMIN(LongRanker):
     """Interests along orthogonal channels of the target, and interests drawn beside them."""
 
-    no_graph = "its channels come of a QR decomposition, for which ONNX has no operator"
     toy = {"channels": 2, "layers": 1, "draw_steps": 1, "hidden": [16], "contrast": 0.0}
 
     class Config(HistorySettings):
@@ -84,7 +83,7 @@ class DiffuMIN(LongRanker):
 
     def interests(self, look: Look) -> tuple[Tensor, Tensor]:
         """Channels (B, H, C), and interests (B, C, H): the mean over the window of (event . channel) event, over the events that the channel has and keeps."""
-        channels = orthogonal(self.span(look.target).view(len(look.at), -1, self.config.channels))
+        channels = orthogonal(self.span(look.target).view(look.at.shape[0], -1, self.config.channels))
         near = torch.einsum("nh,bhc->cbn", look.values, channels)
         own = near.argmax(0)  # (B, n): each item goes to one channel
         C, B, n = near.shape
@@ -97,11 +96,11 @@ class DiffuMIN(LongRanker):
 
     def recent_at_target(self, batch: Impressions, look: Look) -> Tensor:
         """(B, H) the newest events and the target behind them through a Transformer, read at the target."""
-        length = batch.mask.sum(1).expand(len(look.at))
-        events = F.pad(padded(self.happened(look.vectors(look.newest), batch), batch.mask), (0, 0, 0, 1)).expand(len(length), -1, -1)
-        row = torch.arange(len(length), device=length.device)
+        length = batch.mask.sum(1).expand(look.at.shape[0])
+        events = F.pad(padded(self.happened(look.vectors(look.newest), batch), batch.mask), (0, 0, 0, 1)).expand(length.shape[0], -1, -1)
+        row = torch.arange(length.shape[0], device=length.device)
         events = events.index_put((row, length), look.target)
-        mask = F.pad(batch.mask, (0, 1)).expand(len(length), -1).index_put((row, length), torch.ones_like(length, dtype=torch.bool))
+        mask = F.pad(batch.mask, (0, 1)).expand(length.shape[0], -1).index_put((row, length), torch.ones_like(length, dtype=torch.bool))
         return self.encoder(events, mask)[row, length] if self.training else self.encoder.newest(events, mask)  # type: ignore[no-any-return]
 
     def believed(self, clean: Tensor, noisy: Tensor, channels: Tensor, t: Tensor) -> Tensor:
