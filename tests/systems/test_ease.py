@@ -5,9 +5,19 @@ import pytest
 from scipy import sparse
 
 from vitrail.errors import VitrailError
-from vitrail.systems.collaborative.ease import inverse, precision
+from vitrail.systems.collaborative import ease
+from vitrail.systems.collaborative.ease import inverse
 
 X = sparse.csr_array(np.array([[1.0, 1, 0], [1, 1, 1], [0, 1, 1]]))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(ease, "COLUMNS", 7)
+
+
+def precision(X, l2):
+    return np.concatenate([P for _, P in ease.precision(X, l2)], axis=1)
 
 
 def weights(X, l2):

@@ -4,7 +4,8 @@ Numbers: recipes/ease.ml-100k.yaml."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,29 +18,44 @@ from vitrail.errors import VitrailError
 from vitrail.systems.base import Sizes, system
 from vitrail.systems.skeletons import Table
 
+COLUMNS = 512
+"""Columns, or rows, of a large matrix that are made at once."""
+
 
 def inverse(A: np.ndarray) -> np.ndarray:
-    """The inverse of a symmetric positive definite matrix (n, n), by Cholesky. Torch's, not scipy's: its threads sleep while they
+    """The inverse of a symmetric positive definite matrix (n, n), by Cholesky, in its place. Torch's, not scipy's: its threads sleep while they
     wait, and where other work is on the machine it takes a third of the time."""
-    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(A))
+    turned = torch.from_numpy(A).T  # by columns, as LAPACK wants it: nothing is copied
+    failed = torch.linalg.cholesky_ex(turned, out=(turned, torch.empty(0, dtype=torch.int32)))[1]
     if int(failed):
         raise VitrailError("EASE's matrix is not positive definite in float64: raise the setting l2.")
-    found: np.ndarray = torch.cholesky_inverse(factor).numpy()
-    return found
+    torch.cholesky_inverse(turned, out=turned)
+    return A
 
 
-def precision(X: sparse.csr_array, l2: float) -> np.ndarray:
-    """P = (X^T X + l2 I)^-1, (N, N) float64, through the smaller of the two Gram matrices. X (U, N)."""
+def gram(X: sparse.csr_array, l2: float) -> np.ndarray:
+    """X X^T + l2 I, (U, U) float64 row by row; X (U, N). Never a sparse product as a whole, which may take more memory than the matrix."""
+    n, turned = X.shape[0], sparse.csr_array(X.T)
+    G = np.empty((n, n))
+    for start in range(0, n, COLUMNS):
+        G[start : start + COLUMNS] = (X[start : start + COLUMNS] @ turned).toarray()
+    G[np.diag_indices_from(G)] += l2
+    return G
+
+
+def precision(X: sparse.csr_array, l2: float) -> Iterator[tuple[slice, np.ndarray]]:
+    """P = (X^T X + l2 I)^-1 in blocks of columns (N, n) float64, through the smaller of the two Gram matrices. X (U, N)."""
     users, items = X.shape
-    if items <= users:
-        G = np.asarray((X.T @ X).todense(), dtype=np.float64)
-        G[np.diag_indices_from(G)] += l2
-        return inverse(G)
-    K = np.asarray((X @ X.T).todense(), dtype=np.float64)
-    K[np.diag_indices_from(K)] += l2
-    P = -(X.T @ (X.T @ inverse(K)).T) / l2
-    P[np.diag_indices_from(P)] += 1 / l2
-    return np.asarray(P)
+    turned = sparse.csr_array(X.T)
+    small = inverse(gram(turned if items <= users else X, l2))
+    for start in range(0, items, COLUMNS):
+        block = slice(start, min(start + COLUMNS, items))
+        if items <= users:
+            yield block, small[:, block]
+            continue
+        P = turned @ (turned[block] @ small).T / -l2
+        P[np.arange(block.start, block.stop), np.arange(P.shape[1])] += 1 / l2
+        yield block, P
 
 
 @system("ease", stage="retrieve", family="collaborative", paper="1905.03375", year=2019, status="measured")
@@ -53,14 +69,15 @@ class EASE(Table):
         """Ridge penalty lambda; acts on counts, so it grows with the number of users."""
 
     def fit(self, interactions: Log) -> Tensor:
-        config: Any = self.config
-        P = precision(interactions.matrix(), config.l2)
-        diagonal = np.diag(P).copy()
-        P /= -diagonal  # divides column j by P_jj
-        P[np.diag_indices_from(P)] = 0.0
-        return torch.from_numpy(P.astype(np.float32))
+        X, config = interactions.matrix(), cast(Any, self.config)
+        B = torch.empty(X.shape[1], X.shape[1])
+        for block, P in precision(X, config.l2):
+            own = np.arange(block.start, block.stop), np.arange(P.shape[1])
+            column = P / -P[own]
+            column[own] = 0.0
+            B[:, block] = torch.from_numpy(column)
+        return B
 
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
-        small = min(sizes.items, sizes.users)
-        return 8 * (small**2 * 3 + sizes.items**2 * 2)
+        return 8 * min(sizes.items, sizes.users) ** 2 + 4 * sizes.items**2 + 32 * COLUMNS * (sizes.items + sizes.users) + 64 * events
