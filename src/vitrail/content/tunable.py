@@ -139,3 +139,10 @@ def collated(rows: Tensor, first: int, last: int, pad: int) -> tuple[Tensor, Ten
     steps = torch.arange(width + 2, device=rows.device)
     ids = torch.where(steps == lengths[:, None] + 1, last, torch.where(steps > lengths[:, None] + 1, pad, ids))
     return ids, steps < lengths[:, None] + 2
+
+
+def sizes_of(encoder: str, width: int, layers: int, hidden: float) -> tuple[int, int]:
+    """Bytes of an encoder's weights, gradients and moments, and of what training keeps of a token until its gradient is known, as it was measured; `hidden`:
+    the share of words that are guessed among all. An encoder that is not made from nothing is taken to be of MiniLM's size."""
+    width, layers, words = (width, layers, 4_096) if encoder == SCRATCH else (384, 6, 30_522)
+    return 450 * 2**20 * (encoder != SCRATCH), int(132 * layers * width + 6 * hidden * words)

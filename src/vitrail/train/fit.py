@@ -217,9 +217,9 @@ def _open_run(out: str | Path | None, run: Run, resume: bool, overwrite: bool) -
 
 
 def _check_memory(cls: type[System], config: Any, sizes: Sizes, events: int, quiet: bool) -> None:
-    afford_memory(
-        cls.memory(config, sizes, events), free_memory(), "This fit", "use a smaller catalogue (k-core at ingest) or another system", quiet=quiet
-    )
+    smaller = f"a batch below {config.batch:,}, " if getattr(config, "batch", 1) > 1 else ""
+    advice = f"use {smaller}a smaller catalogue (k-core at ingest) or another system"
+    afford_memory(cls.memory(config, sizes, events), free_memory(), "This fit", advice, quiet=quiet)
 
 
 class Fitter:

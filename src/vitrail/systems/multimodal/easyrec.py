@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitrail.blocks.loss import info_nce_against
 from vitrail.config import NonNegativeFloat, PositiveFloat, PositiveInt, Share
-from vitrail.content.tunable import SCRATCH, Scratch, Tunable, Tuned, WordHead, collated, hide_words
+from vitrail.content.tunable import SCRATCH, Scratch, Tunable, Tuned, WordHead, collated, hide_words, sizes_of
 from vitrail.data.batchers import Batcher, PairBatcher
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.item_facts import read_texts
@@ -133,18 +133,18 @@ class EasyRec(Factors):
     def prepare(self) -> None:
         self._items = self.encoded(self.tokens).detach()
 
-    def told(self, histories: Sets) -> Tensor:
-        """B histories -> (B, L) the words of the newest items of each"""
+    def _told(self, histories: Sets) -> Tensor:
         newest = histories.to(self._items.device).last(self.config.history)
         return self.profile(newest.items, newest.mask)
 
     def query_vectors(self, histories: Sets) -> Tensor:
-        return self.encoded(self.told(histories))
+        return self.encoded(self._told(histories))
 
     def answerable(self, histories: Sets) -> Tensor:
-        return (self.told(histories) >= 0).any(1)
+        return (self._told(histories) >= 0).any(1)
 
     @classmethod
     def memory(cls, config: Any, sizes: Sizes, events: int) -> int:
-        # weights, gradients and moments of a model of MiniLM's size
-        return 450 * 2**20 * (config.encoder != SCRATCH) + 3 * config.batch * config.length * 4 * 12_000 + 8 * sizes.items * config.length + 16 * events
+        weights, token = sizes_of(config.encoder, config.width, config.layers, config.hide if config.words else 0.0)
+        read = 3 * config.batch * (config.length + 2) * (2 if config.words else 1)
+        return weights + read * token + 8 * sizes.items * config.length + 16 * events
