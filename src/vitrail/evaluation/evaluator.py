@@ -31,7 +31,7 @@ Bool = npt.NDArray[np.bool_]
 Score = Callable[[Sets], Tensor]
 """B histories (CPU) -> (B, N) float32 scores on any device; -inf removes an item, NaN is an error."""
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 32 * 2**20
 """Scores held at once on a processor: larger blocks leave its cache and are slower."""
 FEW_QUERIES = 500
 
@@ -82,7 +82,7 @@ def rank_part(
 ) -> tuple[Int, npt.NDArray[np.float32]]:
     """The k best candidates of each query: codes (Q, k) and values (Q, k), -1 and -inf where a list is short.
 
-    `tie_ranks` (N,) from `ranking.tie_ranks`; `batch` queries at a time (none: 16 MiB of scores, 512 on an accelerator); `progress` is called with the
+    `tie_ranks` (N,) from `ranking.tie_ranks`; `batch` queries at a time (none: 32 MiB of scores, 512 on an accelerator); `progress` is called with the
     number of queries done since its last call. Raises VitrailError for scores that are NaN or of the wrong shape.
     """
     n_items = len(tie_ranks)

@@ -19,7 +19,7 @@ from vitrail.data.schema import Needs
 from vitrail.systems.base import Can, Given, Sizes, System
 from vitrail.systems.sampling import Loss, LossSettings, from_samples, log_chance
 
-TOGETHER = 64
+TOGETHER = 128
 """Histories that a processor encodes at once when the system answers."""
 
 
