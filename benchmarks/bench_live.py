@@ -176,7 +176,8 @@ def _measure(options: argparse.Namespace) -> int:
     results = {
         "steady": questions, "events": events | {"in_store": there}, "lost": lost, "degraded": cut,
         "service_cores": cores, "service_mib": memory, "ladder": rungs,
-        "highest_rate": max((rung["rate"] for rung in rungs if rung["held"]), default=options.rate if questions["p99_ms"] < 60 else 0.0), "store_mib": round(size / 2**20, 1),
+        "highest_rate": max((rung["rate"] for rung in rungs if rung["held"]), default=options.rate if questions["p99_ms"] < 60 else 0.0),
+        "store_mib": round(size / 2**20, 1),
         "single_events": single | {"events_per_second": round(single["events_acknowledged"] / single["seconds"], 1), "in_store": alone},
         "system": fitted.name, "items": len(fitted.item_ids), "users": len(users),
         "store": "sqlite" if options.store is None else options.store.partition(":")[0],
