@@ -7,6 +7,10 @@ from vitrail.blocks.embed import bag, by_code, dots, rows
 from vitrail.blocks.loss import l2_of_batch
 
 
+def test_a_bag_of_vectors_without_width_has_none():
+    assert bag(torch.zeros(35, 0), torch.tensor([20, 23, 25]), torch.tensor([0, 0, 3]), torch.ones(3)).shape == (2, 0)
+
+
 def test_bag_sums_rows_and_an_empty_set_is_zero():
     weights = torch.randn(6, 3, requires_grad=True)
     items, indptr, scale = torch.tensor([4, 1, 1, 5]), torch.tensor([0, 2, 2, 4]), torch.tensor([0.5, 2.0, 1.0, -1.0])

@@ -108,10 +108,10 @@ class NGCF(Graph, IdTables):
         # nobody reads the last layer but the nodes of the batch: it is passed for them alone, and no table of all answers is made
         users, at_users = batch.users.unique(return_inverse=True)
         items, at_items = torch.cat([batch.items, batch.negatives.flatten()]).unique(return_inverse=True)
-        inner, answers, s = self._below()
+        inner, below, s = self._below()
         read = torch.cat([users, items + len(self.users)])
-        own, *rest = [rows(x, read) for x in (inner[-1], s, *answers)]
-        both = torch.cat([*rest[1:], self.layer(self.config.layers - 1, own, rest[0])[1]], 1)
+        own, sent, *answers = [rows(x, read) for x in (inner[-1], s, *below)]
+        both = torch.cat([*answers, self.layer(self.config.layers - 1, own, sent)[1]], 1)
         first, negatives = at_items.split([len(batch.items), batch.negatives.numel()])
         return self.loss_at(
             (both[: len(users)], both[len(users) :]), replace(batch, users=at_users, items=first, negatives=negatives.view_as(batch.negatives))

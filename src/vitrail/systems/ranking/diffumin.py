@@ -1,7 +1,7 @@
 """DiffuMIN. Jiang et al., RecSys 2025. The target spans orthogonal channels, and the events of a long history go each to one of them: interests. A
 diffusion model draws further interests near them, and a contrastive loss holds the two kinds of a person together. Differs from the released code, where
 it contradicts itself: the denoiser's output is x0 both in its loss and in drawing (`output: noise` draws as released); the encoder of the newest events
-has weights of its own; padding goes to no channel; of a QR the signs are fixed; answers take means in place of noise, so that a score is a score.
+has weights of its own; padding goes to no channel; channels have one sign; answers take means in place of noise, so that a score is a score.
 Numbers: none yet."""
 
 from __future__ import annotations
