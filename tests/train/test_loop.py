@@ -150,6 +150,20 @@ def test_a_run_ends_with_its_best_weights_wherever_they_lay(few, tmp_path, monke
     assert torch.equal(again.items, seen[1]) and not torch.equal(seen[1], seen[2])
 
 
+@pytest.mark.parametrize("system", ["bpr-mf", "logistic"])
+def test_a_fit_refused_for_memory_makes_no_folder_and_overwrites_no_run(system, tmp_path, monkeypatch):
+    data, run = checkerboard(tmp_path / "data", side=10), tmp_path / "run"
+    split = "pairs" if system == "logistic" else None
+    fit("popular", data, split="none", out=run, quiet=True)
+    before = {file.relative_to(run): file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    monkeypatch.setattr("vitrail.train.fit.free_memory", lambda: 1)
+    for place, more in ((run, {"overwrite": True}), (tmp_path / "new", {})):
+        with pytest.raises(VitrailError, match="use a batch below"):
+            fit(system, data, split=split, out=place, quiet=True, **more)
+    assert not (tmp_path / "new").exists()
+    assert before == {file.relative_to(run): file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+
 def test_resume_refuses_other_settings(tmp_path):
     data = checkerboard(tmp_path / "data")
     fit("bpr-mf", data, split="leave-last-out", out=tmp_path / "run", settings={"epochs": 1}, quiet=True)

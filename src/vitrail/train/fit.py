@@ -121,11 +121,12 @@ def fit(
         split=split_settings.model_dump(mode="json"), protocol=chosen.name, seed=seed, refit=refit, device=str(where),
         vectors=content.identities,
     )  # fmt: skip
+    sizes, done = content.sizes(dataset), _finished(out, resume)
+    if not done:  # before a folder is made, or an old run overwritten
+        _check_memory(cls, config, sizes, len(split_made.train), quiet)
     folder = _open_run(out, run, resume, overwrite)
-    if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
+    if folder is not None and done:
         return FitResult(load(folder), folder, Progress(finished=True), split_made)
-    sizes = content.sizes(dataset)
-    _check_memory(cls, config, sizes, len(split_made.train), quiet)
     fitter = Fitter(dataset, split_made, chosen, seed, where, quiet, folder, resume, start=start, left=left)
     model, given, progress = fitter.fit(cls, config, sizes)
     counts = torch.from_numpy(split_made.train.item_counts)
@@ -194,6 +195,11 @@ def manifest(
         "parameters": sum(p.numel() for p in model.parameters()) or sum(b.numel() for b in model.buffers()),
         **({"cut": True} if progress.cut else {}),
     }
+
+
+def _finished(out: str | Path | None, resume: bool) -> bool:
+    """Whether the run that is gone on with has nothing left to do."""
+    return resume and out is not None and (Path(out) / "artifact" / "manifest.json").exists()
 
 
 def _open_run(out: str | Path | None, run: Run, resume: bool, overwrite: bool) -> Path | None:

@@ -126,10 +126,12 @@ def fit_ranker(
         system=system, config=config.model_dump(mode="json"), data=str(dataset.path.resolve()), data_fingerprint=dataset.fingerprint,
         split=settings.model_dump(mode="json"), protocol=made.protocol.name, seed=seed, refit=False, device=str(where), vectors=content.identities,
     )  # fmt: skip
+    done = house._finished(out, resume)
+    if not done:
+        house._check_memory(cls, config, made.sizes, len(made.train.log), quiet)
     folder = house._open_run(out, run, resume, overwrite)
-    if folder is not None and resume and (folder / "artifact" / "manifest.json").exists():
+    if folder is not None and done:
         return house.FitResult(load(folder), folder, Progress(finished=True), made.split)
-    house._check_memory(cls, config, made.sizes, len(made.train.log), quiet)
     torch.manual_seed(seed)
     model = cls(config, made.sizes, made.given)
     assert isinstance(model, Ranker)
