@@ -727,3 +727,22 @@ def test_served_answers_that_cannot_wait_longer_are_counted(store: Store, monkey
     writer.close()
     assert writer.lost == 5
     assert np.isfinite(writer.flush)
+
+
+def test_a_stop_in_the_middle_of_a_refused_write_counts_what_waits_once(store: Store) -> None:
+    from vitrail.serve.writer import Writer
+
+    class Stopping(Stubborn):
+        """The writer is stopped while its first write is refused."""
+
+        def write(self, events: Any, served: Any = ()) -> Any:
+            writer._stopped = True
+            return super().write(events, served)
+
+    stopping = Stopping(store)
+    stopping.error = StoreFull("It is full.")
+    writer = Writer(stopping, flush=0.0)  # type: ignore[arg-type]
+    writer.log(Served("r", 1, "v"))
+    eventually(lambda: writer.trouble)
+    writer.close()
+    assert writer.lost == 1

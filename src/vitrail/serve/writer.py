@@ -83,6 +83,8 @@ class Writer:
             if events or served:
                 self._write(events, served)
             if last:
+                # counted once, here: a pass that began before the stop is followed by one more, which tries them again
+                self.lost += len(self._served)
                 return
 
     def _write(self, events: Sequence[tuple[Sequence[Event], Future[int]]], served: list[Served]) -> None:
@@ -122,9 +124,7 @@ class Writer:
             while len(self._served) > MOST_SERVED:
                 self._served.popleft()
                 self.lost += 1
-            if self._stopped:
-                self.lost += len(self._served)
-            elif self._served:
+            if self._served:
                 self._due = time.monotonic() + RETRY
 
     def _note(self, error: Exception) -> None:
