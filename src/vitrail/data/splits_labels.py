@@ -140,12 +140,13 @@ def hashed_ranks(log: Log, dataset: Dataset, seed: int) -> Int64:
     """(E,) place of each event among its user's in a random order drawn by hashing the outside ids, so that no file order matters."""
     of_users, of_items = dataset.user_ids.hashes, mix(dataset.item_ids.hashes, 1)
 
-    def keys(a: int, b: int) -> npt.NDArray[np.uint64]:
-        own = slice(int(log.indptr[a]), int(log.indptr[b]))
+    def order(a: int, b: int) -> Int64:
+        own, lengths = slice(int(log.indptr[a]), int(log.indptr[b])), log.lengths[a:b]
         with np.errstate(over="ignore"):
-            return mix(np.repeat(of_users[a:b], log.lengths[a:b]) + of_items[log.items[own]], seed)
+            keys = mix(np.repeat(of_users[a:b], lengths) + of_items[log.items[own]], seed)
+        return np.lexsort((keys, np.repeat(np.arange(b - a), lengths)))  # equal keys, of one item twice, keep the order of events
 
-    return _ranks(log, keys)
+    return _ranks(log, order)
 
 
 def shuffled_ranks(log: Log, seed: int) -> Int64:
@@ -155,16 +156,20 @@ def shuffled_ranks(log: Log, seed: int) -> Int64:
     drawn = torch.randperm(len(log), generator=torch.Generator().manual_seed(seed)).numpy()
     place = np.empty(len(log), dtype=np.int64)
     place[file_order[drawn]] = np.arange(len(log))
-    return _ranks(log, lambda a, b: place[int(log.indptr[a]) : int(log.indptr[b])])
+
+    def order(a: int, b: int) -> Int64:
+        own = place[int(log.indptr[a]) : int(log.indptr[b])]
+        return np.argsort(own + len(log) * np.repeat(np.arange(b - a), log.lengths[a:b]))  # no two are equal, so that the fastest sort does
+
+    return _ranks(log, order)
 
 
-def _ranks(log: Log, keys: Callable[[int, int], npt.NDArray[Any]]) -> Int64:
-    """`keys(a, b)`: what orders the events of the users [a, b)."""
+def _ranks(log: Log, order: Callable[[int, int], Int64]) -> Int64:
+    """`order(a, b)`: the events of the users [a, b), counted from the first, user by user as they are to be."""
     ranks = np.empty(len(log), dtype=np.int64)
     for a, b in blocks(log.indptr):
         start, stop, lengths = int(log.indptr[a]), int(log.indptr[b]), log.lengths[a:b]
-        order = np.lexsort((keys(a, b), np.repeat(np.arange(b - a), lengths)))
-        ranks[start + order] = np.arange(start, stop) - np.repeat(log.indptr[a:b], lengths)
+        ranks[start + order(a, b)] = np.arange(start, stop) - np.repeat(log.indptr[a:b], lengths)
     return ranks
 
 
