@@ -84,7 +84,7 @@ def info_nce(a: Tensor, b: Tensor, temperature: float, keys: Tensor | None = Non
     `b` must stand for distinct things.
     """
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
-    return F.cross_entropy(a @ b.T / temperature, torch.arange(len(a), device=a.device) if keys is None else keys)
+    return full_softmax(a / temperature, b, torch.arange(len(a), device=a.device) if keys is None else keys)
 
 
 WIDE = 1024
