@@ -138,12 +138,29 @@ def test_alignment_and_uniformity_plain_and_calibrated():
     assert float(loss.alignment(x, x)) == 0
     plain = torch.pdist(x).square().mul(-2).exp().mean().log()
     torch.testing.assert_close(loss.uniformity(x), plain)
-    torch.testing.assert_close(loss.uniformity(x, torch.ones(6, 6)), plain)
+    torch.testing.assert_close(loss.uniformity(x, x[:1].expand(6, -1)), plain)
     assert float(loss.uniformity(x[:1].expand(5, -1))) == pytest.approx(0, abs=1e-6), "collapsed"
     two = torch.tensor([[1.0, 0], [0.5, 0.75**0.5]])  # cosine .5
-    assert float(loss.uniformity(two, torch.full((2, 2), 0.2)).exp()) == pytest.approx(3.32012, abs=1e-5)
+    assert float(loss.uniformity(two, two, -1.0, 0.2).exp()) == pytest.approx(3.32012, abs=1e-5)
     assert float(loss.uniformity(two).exp()) == pytest.approx(0.13534, abs=1e-5)
     assert float(loss.uniformity(two[:1])) == 0
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_uniformity_in_blocks_has_the_value_and_the_gradients_of_the_formula(alike, monkeypatch):
+    monkeypatch.setattr(loss, "PAIRS", 70 * 32)
+    torch.manual_seed(0)
+    x, like = (F.normalize(torch.randn(70, 5), dim=1).requires_grad_() for _ in range(2))
+    asked = (x, like) if alike else (x,)
+    similar = (like @ like.T).clamp(-0.3, 0.6) if alike else 1.0
+    off = ~torch.eye(70, dtype=torch.bool)
+    plain = (-2 * (torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square() - 2 + 2 * similar))[off].exp().mean().log()
+    fast = loss.uniformity(x, like, -0.3, 0.6) if alike else loss.uniformity(x)
+    torch.testing.assert_close(fast, plain)
+    # on the sphere: |x_a - x_b|^2 also moves with the lengths, which are fixed
+    for one, two, at in zip(torch.autograd.grad(fast, asked), torch.autograd.grad(plain, asked), asked, strict=True):
+        along = [g - (g * at).sum(1, keepdim=True) * at for g in (one, two)]
+        torch.testing.assert_close(*(along if at is x else (one, two)), atol=1e-5, rtol=1e-4)
 
 
 def test_emb_loss_is_norms_over_the_rows_of_the_last():

@@ -162,17 +162,50 @@ def alignment(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().sum(1).mean()
 
 
-def uniformity(x: Tensor, similar: Tensor | None = None) -> Tensor:
-    """Log of the mean over pairs of rows of exp(-2 |x_a - x_b|^2) (Wang and Isola, ICML 2020); calibrated (CM3) where it is said how alike, in
-    [-1, 1], the things that rows stand for are: exp(-2 (|x_a - x_b|^2 - 2 + 2 similar_ab)), the plain form where all are 1.
+class _Uniformity(torch.autograd.Function):
+    """The sum over pairs and its gradients in one pass, some rows at a time: no matrix of rows by rows is kept. Exponents are at most 8."""
 
-    x (B, D) of length 1, similar (B, B) symmetric -> scalar; 0 with fewer than two rows.
+    @staticmethod
+    def forward(ctx, x: Tensor, like: Tensor | None, least: float, most: float) -> Tensor:  # type: ignore[no-untyped-def]
+        n, mass = len(x), x.new_zeros(())
+        of_x, of_like = torch.empty_like(x), None if like is None else torch.empty_like(like)
+        for start in range(0, n, step := max(32, PAIRS // n)):
+            part = slice(start, start + step)
+            weights = x[part] @ x.T  # |x_a - x_b|^2 = 2 - 2 cos
+            if like is None:
+                weights = weights.sub_(1.0).mul_(4.0).exp_()
+            else:
+                similar = like[part] @ like.T
+                weights = weights.sub_(similar.clamp(least, most)).mul_(4.0).exp_()
+            weights.diagonal(start).zero_()
+            mass += weights.sum()
+            torch.mm(weights, x, out=of_x[part])
+            if like is not None and of_like is not None:
+                torch.mm(weights.mul_((similar >= least) & (similar <= most)), like, out=of_like[part])
+        ctx.save_for_backward(of_x.mul_(8 / mass), None if of_like is None else of_like.mul_(-8 / mass))
+        return mass.log() - math.log(n * (n - 1))
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:  # type: ignore[no-untyped-def]
+        of_x, of_like = ctx.saved_tensors
+        return gradients[0] * of_x, None if of_like is None else gradients[0] * of_like, None, None
+
+
+PAIRS = 1 << 20
+"""Pairs of rows that are held at once."""
+
+
+def uniformity(x: Tensor, like: Tensor | None = None, least: float = -1.0, most: float = 1.0) -> Tensor:
+    """Log of the mean over pairs of rows of exp(-2 |x_a - x_b|^2) (Wang and Isola, ICML 2020); calibrated (CM3) where it is said how alike the things
+    are that rows stand for, the cosine s_ab of rows of `like` cut to [least, most]: exp(-2 (|x_a - x_b|^2 - 2 + 2 s_ab)), the plain form where all are 1.
+
+    x (B, D) of length 1, like (B, D') of length 1 -> scalar; 0 with fewer than two rows.
     """
     if len(x) < 2:
         return x.new_zeros(())
-    exponents = 4 * (x @ x.T) - 4 * (1.0 if similar is None else similar)  # |x_a - x_b|^2 = 2 - 2 cos
-    off = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-    return exponents.masked_fill(~off, -torch.inf).flatten().logsumexp(0) - math.log(len(x) * (len(x) - 1))
+    with torch.autocast(x.device.type, enabled=False):
+        value: Tensor = _Uniformity.apply(x.float(), None if like is None else like.float(), least, most)  # type: ignore[no-untyped-call]
+    return value
 
 
 def info_nce_against(a: Tensor, b: Tensor, others: Tensor, temperature: float) -> Tensor:

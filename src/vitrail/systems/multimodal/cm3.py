@@ -68,8 +68,8 @@ class CM3(ContentGraph):
         assert self._mix is not None
         mix, self._mix = F.normalize(rows(self._mix, negatives), dim=1), None
         u, p, n = (F.normalize(x, dim=1) for x in (rows(users, batch.users), rows(items, batch.items), rows(items, negatives)))
-        similar = (mix @ mix.T).clamp(c.min_similar, c.max_similar)
-        return alignment(u, p) + c.gamma * (uniformity(u) + uniformity(n, similar)) / 2
+        apart = uniformity(u) + uniformity(n, mix, c.min_similar, c.max_similar)
+        return alignment(u, p) + c.gamma * apart / 2
 
     def prepare(self) -> None:
         super().prepare()
