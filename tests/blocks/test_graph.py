@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from vitrail.blocks import graph
-from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, layers, mean_of_layers, mean_of_tables, product
+from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, layers, mean_of_layers, mean_of_tables, product, two_sided_layer
 
 
 def test_horners_rule_gives_the_mean_of_the_layers_and_its_gradient():
@@ -61,6 +61,28 @@ def test_a_bilinear_layer_is_the_published_equation_and_so_is_its_gradient(block
         found.append([y.detach(), *(tensor.grad for tensor in given)])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("block", [8, 1 << 18])
+def test_a_two_sided_layer_is_that_of_the_authors_and_so_is_its_gradient(block, monkeypatch):
+    monkeypatch.setattr(graph, "BLOCK", block)
+    torch.manual_seed(0)
+    start = [torch.randn(9, 4), torch.randn(9, 4), torch.randn(4, 4), torch.randn(4, 4), torch.randn(4), torch.randn(4)]
+    weigh = torch.randn(2, 9, 4)
+
+    def plain(x, s, W, P, of_sum, of_both):
+        h = F.leaky_relu(s @ W.T + of_sum, 0.2) + F.leaky_relu((s * x) @ P.T + of_both, 0.2)
+        return h, F.normalize(h, dim=1)
+
+    for used in ((0, 1), (1,), (0,)):  # the last layer answers and goes nowhere
+        found = []
+        for way in (plain, lambda *given: two_sided_layer(*given, slope=0.2, dropout=0.0)):
+            given = [tensor.clone().requires_grad_() for tensor in start]
+            y = way(*given)
+            sum((y[n] * weigh[n]).sum() for n in used).backward()
+            found.append([*(part.detach() for part in y), *(tensor.grad for tensor in given)])
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_dropout_in_a_bilinear_layer_leaves_out_its_share_and_no_gradient_passes_there():

@@ -173,6 +173,50 @@ class _BilinearLayer(torch.autograd.Function):
         return of_x, of_s, of_W, of_P, of_bias, None, None
 
 
+class _TwoSidedLayer(torch.autograd.Function):
+    """As `_BilinearLayer`: products are made anew on the way back, and nothing but what comes in and goes out is kept."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, s: Tensor, W: Tensor, P: Tensor, of_sum: Tensor, of_both: Tensor, stays: Tensor | None, slope: float):  # type: ignore[no-untyped-def]
+        out, unit = torch.empty_like(x), torch.empty_like(x)
+        length = x.new_empty(len(x), 1)
+        for rows in _blocks(x):
+            h = out[rows]
+            F.leaky_relu(torch.addmm(of_sum, s[rows], W.T, out=h), slope, inplace=True)
+            h += F.leaky_relu(torch.addmm(of_both, x[rows] * s[rows], P.T), slope, inplace=True)
+            if stays is not None:
+                h.mul_(stays[rows])
+            torch.linalg.vector_norm(h, dim=1, keepdim=True, out=length[rows])
+            torch.div(h, length[rows].clamp_(min=1e-12), out=unit[rows])
+        ctx.slope = slope
+        ctx.save_for_backward(x, s, W, P, of_sum, of_both, stays, unit, length)
+        return out, unit
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor):  # type: ignore[no-untyped-def]
+        x, s, W, P, of_sum, of_both, stays, unit, length = ctx.saved_tensors
+        of_x, of_s, of_W, of_P = torch.empty_like(x), torch.empty_like(s), torch.zeros_like(W), torch.zeros_like(P)
+        biases = torch.zeros_like(of_sum), torch.zeros_like(of_both)
+        for rows in _blocks(x):
+            g, own, sent, u = gradients[1][rows], x[rows], s[rows], unit[rows]
+            d = torch.addcmul(g, u, (g * u).sum(1, keepdim=True), value=-1.0).div_(length[rows]).add_(gradients[0][rows])
+            if stays is not None:
+                d.mul_(stays[rows])
+            both = own * sent
+            first, second = (
+                torch.ops.aten.leaky_relu_backward(d, torch.addmm(bias, side, weight.T), ctx.slope, False)
+                for bias, side, weight in ((of_sum, sent, W), (of_both, both, P))
+            )
+            back = second @ P
+            torch.mul(back, sent, out=of_x[rows])
+            torch.addcmul(torch.mm(first, W, out=of_s[rows]), back, own, out=of_s[rows])
+            of_W.addmm_(first.T, sent)
+            of_P.addmm_(second.T, both)
+            for total, part in zip(biases, (first, second), strict=True):
+                total += part.sum(0)
+        return of_x, of_s, of_W, of_P, *biases, None, None
+
+
 BLOCK = 1 << 18
 """Numbers of a block of rows that lie in the cache several times over."""
 
@@ -190,6 +234,18 @@ def bilinear_layer(x: Tensor, s: Tensor, W: Tensor, P: Tensor, bias: Tensor, *, 
     stays = kept(x, dropout) if dropout else None
     unit: Tensor = _BilinearLayer.apply(x, s, W, P, bias, stays, slope)  # type: ignore[no-untyped-call]
     return unit
+
+
+def two_sided_layer(
+    x: Tensor, s: Tensor, W: Tensor, P: Tensor, of_sum: Tensor, of_both: Tensor, *, slope: float, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """dropout(leaky_relu(s W^T + of_sum) + leaky_relu((x * s) P^T + of_both)), and its rows at length 1 (NGCF, the authors' code), differentiable.
+
+    Shapes as of `bilinear_layer`, with a bias (D,) for each product -> (V, D), (V, D).
+    """
+    stays = kept(x, dropout) if dropout else None
+    both: tuple[Tensor, Tensor] = _TwoSidedLayer.apply(x, s, W, P, of_sum, of_both, stays, slope)  # type: ignore[no-untyped-call]
+    return both
 
 
 def nudge(x: Tensor, length: float | Tensor) -> Tensor:

@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.blocks.embed import bag, rows
-from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, propagate
+from vitrail.blocks.graph import bilinear_layer, bipartite_adjacency, propagate, two_sided_layer
 from vitrail.config import NonNegativeFloat, PositiveInt, Rate
 from vitrail.data.batches import Pairs, Sets
 from vitrail.data.schema import Needs
@@ -62,23 +61,22 @@ class NGCF(Graph, IdTables):
         self.register_buffer("degrees", self.adjacency.crow_indices().diff()[:, None].float(), persistent=False)
 
     def mix(self, total: Tensor, own: Tensor, degrees: Tensor) -> Tensor:
-        """What neighbours sent in sum (V, D), a node's own vector (V, D) and its degree (V, 1) -> what its layer reads (V, D)."""
+        """What neighbours sent in sum (V, D), which is overwritten, a node's own vector (V, D) and its degree (V, 1) -> what its layer reads (V, D)."""
         kind = self.config.propagation
         if kind == "norm":
-            return (total + own) / (degrees + 1)
+            return total.add_(own).mul_(1 / (degrees + 1))
         if kind in ("ngcf", "gcmc"):
-            total = total / degrees.clamp(min=1)
-        return total + own if kind == "ngcf" else total
+            total.div_(degrees.clamp(min=1))
+        return total.add_(own) if kind == "ngcf" else total
 
     def layer(self, n: int, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors x (V, D) and what their neighbours send s (V, D) -> (what goes on (V, D), what answers (V, D), rows of length 1)."""
         one, two = self.linear[n], self.bilinear[n]
+        rate = self.config.dropout if self.training else 0.0
         if self.config.form == "paper":
-            rate = self.config.dropout if self.training else 0.0
             unit = bilinear_layer(x, s, one.weight, two.weight, one.bias + two.bias, slope=0.2, dropout=rate)  # type: ignore[arg-type,operator]
             return unit, unit
-        h = F.dropout(F.leaky_relu(one(s), 0.2) + F.leaky_relu(two(x * s), 0.2), self.config.dropout, self.training)
-        return h, F.normalize(h, dim=1)
+        return two_sided_layer(x, s, one.weight, two.weight, one.bias, two.bias, slope=0.2, dropout=rate)  # type: ignore[arg-type]
 
     def _below(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """What each layer reads of a node itself, L of (V, D); what answers below the last layer, L of (V, D); what the last reads of neighbours (V, D)."""
