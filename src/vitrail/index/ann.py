@@ -8,7 +8,8 @@ recall on them is under the target, this filter is answered exactly from then on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,7 +20,7 @@ import torch
 
 from vitrail.config import NonNegativeFloat, NonNegativeInt, PositiveInt, Settings, Share
 from vitrail.evaluation.ranking import by_tie_rank
-from vitrail.index.base import Float, Int, Metric
+from vitrail.index.base import Float, Int, Mask, Metric
 from vitrail.index.exact import ExactIndex, Kept, Number
 from vitrail.index.rows import Rows
 
@@ -120,6 +121,36 @@ class AnnIndex(ExactIndex):
     def ceiling(self) -> int:
         """The largest effort that makes sense."""
         return 4096 if self.kind == "hnsw" else int(self._structure.nlist)
+
+    @property
+    def lowest(self) -> Mask:
+        """(N,) true for the nodes of a graph that stand on its lowest level alone."""
+        import faiss
+
+        return np.asarray(faiss.vector_to_array(self._structure.hnsw.levels) == 1)
+
+    @contextmanager
+    def aside(self, rows: Int) -> Iterator[None]:
+        """While it lasts no link of the graph leads to `rows`, of `lowest`: a search is one of an index that they were never added to.
+
+        A vector that asks from within the graph stands beside its answers by the links that were made for it, and promises too much of those that do not.
+        """
+        import faiss
+
+        graph = self._structure.hnsw
+        links, starts = (faiss.vector_to_array(part) for part in (graph.neighbors, graph.offsets))
+        gone = np.zeros(self.rows.n + 1, dtype=bool)  # the last is where -1, no link, looks
+        gone[rows] = True
+        nodes = np.unique(np.searchsorted(starts, np.flatnonzero(gone[links]), side="right") - 1)
+        places = starts[nodes].astype(np.int64)[:, None] + np.arange(int(faiss.vector_to_array(graph.cum_nneighbor_per_level)[1]))
+        left = np.where(gone[links[places]], -1, links[places])
+        changed = links.copy()
+        changed[places] = np.take_along_axis(left, np.argsort(left < 0, axis=1, kind="stable"), axis=1)  # a list ends with the first that is no link
+        faiss.copy_array_to_vector(changed, graph.neighbors)
+        try:
+            yield
+        finally:
+            faiss.copy_array_to_vector(links, graph.neighbors)
 
     # searching
 
