@@ -176,7 +176,7 @@ def main() -> int:
         ]
     goals.append(_record.goal(f"{size}: least recall@10 under a filter", min(row["recall@10"] for row in narrow.values()), least=options.recall))
     goals.append(_record.goal(f"{size}: answers under a filter wrong or missing", sum(row["not_passing"] + row["missing"] for row in narrow.values()), below=1))
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    settings = {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()}
     results = {"build_processor_seconds": round(built, 1), "build_seconds": round(clock, 1), "search": found, "filters": narrow, "exact": products}
     return _record.save(options.name, results, goals, before=before, settings=settings)
 

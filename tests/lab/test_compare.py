@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from vitrail.evaluation import journal
 from vitrail.lab.bench import Bench, Tried
 from vitrail.lab.compare import compare
 from vitrail.lab.plan import PlanRow
-from vitrail.lab.runs import compare_runs, is_run
+from vitrail.lab.runs import _apart, compare_runs, is_run
 from vitrail.lab.seeds import read_seat, write_seat
 from vitrail.testing import checkerboard
 from vitrail.train.fit import fit
@@ -317,6 +318,12 @@ def test_finished_runs(data, tmp_path, whole):
     with pytest.raises(VitrailError, match=r"no run\.yaml"):
         compare_runs([tmp_path / "a", tmp_path], quiet=True)
     assert is_run(str(tmp_path / "a")) and not is_run("ease") and not is_run("eas")
+
+
+def test_runs_of_one_system_are_named_by_the_part_of_their_paths_that_tells_them_apart():
+    assert _apart([Path("runs/large-batch/seed-0"), Path("runs/softmax/seed-0")]) == ["large-batch", "softmax"]
+    assert _apart([Path("a/x"), Path("a/y")]) == ["x", "y"]
+    assert _apart([Path("a/x"), Path("b/x"), Path("b/y")]) == ["a/x", "b/x", "b/y"]
 
 
 def test_a_protocol_of_another_name_reaches_every_run(data, tmp_path, no_page):

@@ -134,13 +134,21 @@ def _groups(folders: Sequence[Path], told: Sequence[Run]) -> dict[str, list[Path
         if any(other.seed == run.seed for _, other in by_settings.get(key, ())):
             key += str(folder)
         by_settings.setdefault(key, []).append((folder, run))
-    systems = [own[0][1].system for own in by_settings.values()]
     named: dict[str, list[Path]] = {}
-    for own in by_settings.values():
-        system, folder = own[0][1].system, own[0][0]
-        name = system if systems.count(system) == 1 else f"{system} ({folder.name})"
-        named[name if name not in named else f"{system} ({folder})"] = [run for run, _ in own]
+    for system in dict.fromkeys(run.system for run in told):
+        alike = [own for own in by_settings.values() if own[0][1].system == system]
+        apart = _apart([own[0][0] for own in alike])
+        named |= {system if len(alike) == 1 else f"{system} ({word})": [run for run, _ in own] for word, own in zip(apart, alike, strict=True)}
     return named
+
+
+def _apart(folders: Sequence[Path]) -> list[str]:
+    """The last part of the paths that is another one in each; the whole paths where there is none."""
+    for place in range(1, min(len(folder.parts) for folder in folders) + 1):
+        words = [folder.parts[-place] for folder in folders]
+        if len(set(words)) == len(words):
+            return words
+    return [str(folder) for folder in folders]
 
 
 def _seat(bench: Bench, folder: Path, run: Run, say: Say) -> Seat:
