@@ -162,6 +162,12 @@ def test_a_trained_system_stopped_in_the_middle_gives_the_same_number(source, tm
     assert (resumed.metrics, resumed.validation, resumed.epochs) == (whole.metrics, whole.validation, whole.epochs)
 
 
+def test_the_interval_stands_about_the_mean_of_the_seeds():
+    spread = recipes._spread([0.1, 0.3], [[0.05, 0.15], [0.2, 0.4]])
+    assert (spread.mean, spread.ci) == (0.2, (0.125, 0.275))
+    assert recipes._spread([0.1]).ci is None
+
+
 def test_runs_of_other_settings_are_not_mixed_in(source, tmp_path):
     work = tmp_path / "runs"
     recipes.reproduce(tiny(seeds=[0]), data_root=source, work=work, say=quiet)

@@ -78,7 +78,7 @@ class Spread(Settings):
     """sample standard deviation over seeds; none for one seed"""
     per_seed: list[float]
     ci: tuple[float, float] | None = None
-    """95 % interval over the queries of the first seed"""
+    """95 % interval over the queries: each bound is the mean of those of the seeds"""
 
 
 class Measured(Settings):
@@ -278,7 +278,7 @@ def _gather(recipe: Recipe, rows: Sequence[Mapping[str, Any]], dataset: Dataset)
         protocol=first["protocol"],
         fingerprint=first["fingerprint"],
         queries=first["queries"],
-        metrics={name: _spread([row["metrics"][name] for row in rows], first["ci"].get(name)) for name in recipe.metrics},
+        metrics={name: _spread([row["metrics"][name] for row in rows], [row["ci"][name] for row in rows if name in row["ci"]]) for name in recipe.metrics},
         validation={name: _spread([row["validation"][name] for row in rows]) for name in first["validation"]},
         seeds=[row["seed"] for row in rows],
         epochs=[row["epochs"] for row in rows],
@@ -291,9 +291,10 @@ def _gather(recipe: Recipe, rows: Sequence[Mapping[str, Any]], dataset: Dataset)
     )
 
 
-def _spread(values: Sequence[float], ci: Sequence[float] | None = None) -> Spread:
+def _spread(values: Sequence[float], intervals: Sequence[Sequence[float]] = ()) -> Spread:
     sd = round(statistics.stdev(values), 6) if len(values) > 1 else None
-    bounds = None if ci is None else (round(ci[0], 6), round(ci[1], 6))
+    low, high = (round(statistics.fmean(bounds), 6) for bounds in zip(*intervals, strict=True)) if intervals else (0.0, 0.0)
+    bounds = (low, high) if intervals else None
     return Spread(mean=round(statistics.fmean(values), 6), sd=sd, per_seed=[round(value, 6) for value in values], ci=bounds)
 
 
