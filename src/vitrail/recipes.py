@@ -293,8 +293,8 @@ def _gather(recipe: Recipe, rows: Sequence[Mapping[str, Any]], dataset: Dataset)
 
 def _spread(values: Sequence[float], intervals: Sequence[Sequence[float]] = ()) -> Spread:
     sd = round(statistics.stdev(values), 6) if len(values) > 1 else None
-    low, high = (round(statistics.fmean(bounds), 6) for bounds in zip(*intervals, strict=True)) if intervals else (0.0, 0.0)
-    bounds = (low, high) if intervals else None
+    low, high = ([interval[end] for interval in intervals] for end in (0, 1))
+    bounds = (round(statistics.fmean(low), 6), round(statistics.fmean(high), 6)) if intervals else None
     return Spread(mean=round(statistics.fmean(values), 6), sd=sd, per_seed=[round(value, 6) for value in values], ci=bounds)
 
 

@@ -40,6 +40,12 @@ def test_a_graph_is_measured_as_by_queries_that_are_not_of_it():
     assert index.search(X[:50], 10).lists() == before
 
 
+@pytest.mark.parametrize("n", [1, 2, 60])
+def test_a_graph_of_few_items_is_built(n):
+    index = build_index(ids_of(n), np.random.default_rng(0).standard_normal((n, 8)).astype(np.float32), kind="hnsw", recall=0.9)
+    assert len(index.search(np.ones(8, dtype=np.float32), 10).lists()[0]) == min(n, 10)
+
+
 def test_more_recall_costs_more_effort(cloud):
     X = np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)
     efforts = [build_index(ids_of(3000), X, kind="ivf", recall=share, queries=cloud(300, 16)).plan.effort for share in (0.3, 0.8, 0.99)]

@@ -124,19 +124,25 @@ class AnnIndex(ExactIndex):
 
     @property
     def lowest(self) -> Mask:
-        """(N,) true for the nodes of a graph that stand on its lowest level alone."""
+        """(N,) true for the nodes of a graph that stand on its lowest level alone and are not where searches enter."""
         import faiss
 
-        return np.asarray(faiss.vector_to_array(self._structure.hnsw.levels) == 1)
+        graph = self._structure.hnsw
+        lowest = np.asarray(faiss.vector_to_array(graph.levels) == 1)
+        lowest[graph.entry_point] = False
+        return lowest
 
     @contextmanager
     def aside(self, rows: Int) -> Iterator[None]:
-        """While it lasts no link of the graph leads to `rows`, of `lowest`: a search is one of an index that they were never added to.
+        """While it lasts no link of the graph leads to `rows` (S,), of `lowest`: a search is one of an index that they were never added to.
 
         A vector that asks from within the graph stands beside its answers by the links that were made for it, and promises too much of those that do not.
         """
         import faiss
 
+        if not len(rows):
+            yield
+            return
         graph = self._structure.hnsw
         links, starts = (faiss.vector_to_array(part) for part in (graph.neighbors, graph.offsets))
         gone = np.zeros(self.rows.n + 1, dtype=bool)  # the last is where -1, no link, looks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from copy import copy
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import polars as pl
 
 from vitrail.errors import SettingError, unknown
 from vitrail.index.ann import KINDS, AnnIndex, Plan, recalls
-from vitrail.index.base import Float, Int, Mask, Metric, as_vectors, check_metric, unit
+from vitrail.index.base import Float, Int, Metric, as_vectors, check_metric, unit
 from vitrail.index.exact import ExactIndex, Kept, Number
 
 Kind = Literal["auto", "exact", "ivf", "hnsw", "ivf-sq8", "ivf-rabitq"]
@@ -24,7 +23,8 @@ GRAPH = 200_000
 QUERIES = 1000
 """Queries of the tuning and of the measurement together."""
 ASIDE, LEAST_ASIDE = 100, 50
-"""One in so many items of a graph is put aside to ask, but so many at least: a graph that many nodes are taken out of finds less than one without them."""
+"""One in so many items of a graph is put aside to ask, or so many where that is fewer than one in twenty: a graph that many nodes are taken out of finds
+less than one without them."""
 REFINE = (4, 10, 25, 60)
 """Candidates an answer that compressed kinds try, in this order."""
 
@@ -70,12 +70,9 @@ def build_index(
             break
         started = time.perf_counter()
         found = AnnIndex(exact.rows, exact._vectors, kind=name, **common)
-        with ExitStack() as stack:
-            asking = asked
-            if name == "hnsw" and asked.own is not None:
-                asking = asked.outside(exact, found.lowest, k)
-                stack.enter_context(found.aside(asking.rows))
-            reached = tune(found, asking, recall, k)
+        apart = asked.apart(found)
+        with found.aside(apart):
+            reached = tune(found, asked.outside(exact, apart, k) if len(apart) else asked, recall, k)
         plan = found.plan
         say(
             f"{name}: recall@{k} {plan.measured:.4f} (asked {recall:g}) with effort {plan.effort} of {found.ceiling}, {plan.seconds * 1e6:,.0f} us a query "
@@ -103,8 +100,6 @@ class Asked:
     def __init__(self, index: ExactIndex, queries: Any | None, k: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.own: Int | None = None
-        self.rows: Int = np.empty(0, dtype=np.int64)
-        """rows of the index that ask as if they were not of it"""
         if queries is None or not len(queries):
             self.own = np.sort(rng.choice(index.rows.n, min(QUERIES, index.rows.n), replace=False))
             Q = index._vectors[self.own].astype(np.float32)
@@ -120,15 +115,20 @@ class Asked:
         self._hide_own(rows, self.truth)
         self.gather, self.dot = _exact_costs(index)
 
-    def outside(self, index: ExactIndex, may: Mask, k: int) -> Asked:
-        """The vectors of the index that ask and `may` (N,), as if they were not of it: their answers are the k best of the others."""
-        assert self.own is not None
-        asked, mask = copy(self), np.ones(index.rows.n, dtype=bool)
-        kept = np.flatnonzero(may[self.own])
-        kept = kept[:: max(1, -(-len(kept) // max(index.rows.n // ASIDE, LEAST_ASIDE)))]
-        asked.own, asked.rows, asked.Q, asked.k = None, self.own[kept], np.ascontiguousarray(self.Q[kept]), k
-        mask[asked.rows] = False
-        asked.truth = index._scan(asked.Q, k, Kept(mask))[1]
+    def apart(self, index: AnnIndex) -> Int:
+        """(S,) rows of vectors that ask and can be put aside while a graph is tuned; none of other kinds, or where the queries are of no index."""
+        if index.kind != "hnsw" or self.own is None:
+            return np.empty(0, dtype=np.int64)
+        n, rows = index.rows.n, self.own[index.lowest[self.own]]
+        most = max(n // ASIDE, min(LEAST_ASIDE, n // 20), 1)
+        return rows[:: -(-len(rows) // most) or 1]
+
+    def outside(self, index: ExactIndex, rows: Int, k: int) -> Asked:
+        """The vectors at `rows` (S,) of the index as if they were not of it: their answers are the k best of the others."""
+        asked, others = copy(self), np.ones(index.rows.n, dtype=bool)
+        others[rows] = False
+        asked.own, asked.k, asked.Q = None, k, np.ascontiguousarray(index._vectors[rows].astype(np.float32))
+        asked.truth = index._scan(asked.Q, k, Kept(others))[1]
         return asked
 
     def _hide_own(self, rows: Int, scores: Float, part: slice = slice(None)) -> None:
